@@ -1,0 +1,1 @@
+"""Ranks of a replica and local clusters on Ray."""

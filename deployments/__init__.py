@@ -1,0 +1,1 @@
+"""The Ray Serve application: HTTP and gRPC ingress, router, replicas, command line."""

@@ -1,0 +1,187 @@
+"""AppConfig: every setting of the application, one schema for ``serve run key=value``, YAML, ``lacuna serve`` and helm.
+
+The engine's own settings are checked where the application is built; the ingress never imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+import engine
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.config import EngineConfig
+
+EMBEDDED_MODELS = ("lacuna-tiny-sdar", "lacuna-tiny-llada")
+
+
+def resolve_checkpoint(path: str) -> Path:
+    """The folder of a checkpoint: one of the embedded models by its id, else a path as it is."""
+    if path in EMBEDDED_MODELS:
+        return Path(engine.__file__).parent / "checkpoints" / path
+    return Path(path).expanduser()
+
+
+def _from_text(value: object) -> object:
+    """Settings of ``serve run`` are texts: JSON where it looks like JSON."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not valid JSON: {error}") from None
+    return value
+
+
+def _model_list(value: object) -> object:
+    """``a,b`` is a list; a text in a list is a path (or the id of an embedded model) or ``id=path``."""
+    value = _from_text(value)
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, list | tuple):
+        return [_model_entry(entry) if isinstance(entry, str) else entry for entry in value]
+    return value
+
+
+def _model_entry(text: str) -> dict[str, object]:
+    name, separator, path = text.partition("=")
+    if separator:
+        return {"id": name, "path": path}
+    return {"id": Path(text).name, "path": text}
+
+
+def _engine_config(options: dict[str, Any]) -> EngineConfig:
+    from engine.config import parse_engine_config
+
+    try:
+        return parse_engine_config(options)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+JsonDict = Annotated[dict[str, Any], BeforeValidator(_from_text)]
+
+
+class _Settings(BaseModel):
+    """Refuses unknown keys with the list of those that exist."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: object) -> object:
+        if isinstance(data, Mapping) and (unknown := sorted(set(data) - set(cls.model_fields))):
+            allowed = ", ".join(cls.model_fields)
+            raise ValueError(f"unknown {', '.join(map(repr, unknown))}; allowed are: {allowed}")
+        return data
+
+
+class ModelConfig(_Settings):
+    """One served model."""
+
+    id: str = Field(min_length=1, pattern=r"^[\w.:-]+(/[\w.:-]+)*$", description="What clients call the model.")
+    path: str = Field(
+        default="", description="Folder of the checkpoint, on every node; empty: the embedded model `id`."
+    )
+    description: str = Field(default="", description="Shown in the list of models.")
+    engine: JsonDict = Field(default={}, description="Settings of the engine (EngineConfig), e.g. {max_num_seqs: 32}.")
+    default_strategy: JsonDict = Field(
+        default={},
+        description="Strategy of requests that name none, e.g. {decoder: threshold}; empty: the model's own.",
+    )
+    num_replicas: int = Field(default=1, ge=1, description="Engine replicas of the model.")
+    num_cpus: float = Field(
+        default=0.5,
+        ge=0,
+        description="CPU cores reserved per replica; also its compute threads (at least 1) unless engine.num_threads.",
+    )
+    num_gpus: float = Field(default=0, ge=0, description="GPUs reserved per replica.")
+
+    @model_validator(mode="after")
+    def _check_path(self) -> ModelConfig:
+        if not self.path and self.id not in EMBEDDED_MODELS:
+            raise ValueError(f"model {self.id!r} needs a path; embedded models are: {', '.join(EMBEDDED_MODELS)}")
+        return self
+
+    @field_validator("engine")
+    @classmethod
+    def _check_engine(cls, value: dict[str, Any]) -> dict[str, Any]:
+        _engine_config(value)
+        return value
+
+    def engine_config(self) -> EngineConfig:
+        """The validated settings of the engine."""
+        return _engine_config(self.engine)
+
+    def checkpoint(self) -> Path:
+        """The folder on this node."""
+        return resolve_checkpoint(self.path or self.id)
+
+
+class AppConfig(_Settings):
+    """The application. Texts are parsed as JSON where a setting is nested, so ``serve run`` can give everything."""
+
+    models: Annotated[list[ModelConfig], BeforeValidator(_model_list)] = Field(
+        default=[ModelConfig(id=name) for name in EMBEDDED_MODELS],
+        min_length=1,
+        description="Served models; `id=path,id=path` for short.",
+    )
+    default_model: str = Field(default="", description="Model of requests that name none; empty: the first one.")
+    max_queue_depth: int = Field(
+        default=256, ge=1, description="Waiting requests per model; more get 429 / RESOURCE_EXHAUSTED."
+    )
+    lookahead: int = Field(
+        default=4,
+        ge=0,
+        description="Sequences an engine is given beyond its slots, so that none idles between requests.",
+    )
+    default_timeout_s: float = Field(default=300, gt=0, description="Time of a request that sets none.")
+    max_timeout_s: float = Field(default=3600, gt=0, description="A request may not ask for more time.")
+    max_sequences: int = Field(default=64, ge=1, description="Most sequences (prompts x n) of one request.")
+    keepalive_s: float = Field(default=10, gt=0, description="A silent HTTP stream gets a comment this often.")
+    ingress_replicas: int = Field(default=1, ge=1, description="Processes that speak HTTP and gRPC with clients.")
+    graceful_shutdown_timeout_s: float = Field(
+        default=60, ge=0, description="How long running requests may go on when a replica is stopped."
+    )
+    graceful_shutdown_wait_loop_s: float = Field(default=1, gt=0, description="How often a stopping replica looks.")
+    health_check_period_s: float = Field(default=2, gt=0, description="How often replicas are asked for their health.")
+
+    @model_validator(mode="after")
+    def _check_names(self) -> AppConfig:
+        names = [model.id for model in self.models]
+        if len(set(names)) != len(names):
+            raise ValueError(f"models: every id may occur once, got {', '.join(names)}")
+        if self.default_model and self.default_model not in names:
+            raise ValueError(f"default_model: {self.default_model!r} is not served; models are: {', '.join(names)}")
+        if self.default_timeout_s > self.max_timeout_s:
+            raise ValueError("default_timeout_s: must not exceed max_timeout_s")
+        return self
+
+    @property
+    def default_model_id(self) -> str:
+        return self.default_model or self.models[0].id
+
+    @classmethod
+    def parse(cls, args: AppConfig | Mapping[str, object]) -> AppConfig:
+        """Validate; a ConfigError lists every wrong setting in one line each."""
+        if isinstance(args, AppConfig):
+            return args
+        try:
+            return cls.model_validate(dict(args))
+        except ValidationError as error:
+            raise ConfigError(f"The application's settings are wrong. {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """Pydantic's findings as ``field: what is wrong``, joined by semicolons."""
+    findings = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        findings.append(f"{where}: {message}" if where else message)
+    return "; ".join(findings)

@@ -1,0 +1,54 @@
+"""Every failure over HTTP as an OpenAI error object."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from deployments.errors import describe
+from deployments.openai_api.convert import finding_error
+from engine.errors import InvalidRequestError
+
+
+def error_response(error: BaseException, request_id: str) -> JSONResponse:
+    """The answer to a request that failed before its first byte."""
+    reply = describe(error, request_id, "diffusion")
+    return JSONResponse(reply.openai_object(), reply.row.http_status, {**reply.headers(), "x-request-id": request_id})
+
+
+def install(api: FastAPI) -> None:
+    """Replace FastAPI's own error bodies."""
+
+    @api.exception_handler(RequestValidationError)
+    async def on_invalid_body(request: Request, error: RequestValidationError) -> JSONResponse:
+        del request
+        return _invalid(_body_error(error))
+
+    @api.exception_handler(HTTPException)
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:
+            return _invalid(InvalidRequestError("The body is not JSON in UTF-8."))
+        content = {
+            "message": f"{request.method} {request.url.path}: {error.detail}.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "method_not_allowed" if error.status_code == 405 else "not_found",
+        }
+        return JSONResponse({"error": content}, error.status_code, dict(error.headers or {}))
+
+
+def _invalid(error: InvalidRequestError) -> JSONResponse:
+    reply = describe(error, "")
+    return JSONResponse(reply.openai_object(), reply.row.http_status)
+
+
+def _body_error(error: RequestValidationError) -> InvalidRequestError:
+    """The first finding. FastAPI puts "body" before the field's path."""
+    finding = error.errors()[0]
+    if finding["type"] == "json_invalid":
+        return InvalidRequestError(f"The body is not valid JSON: {finding.get('ctx', {}).get('error', '')}.")
+    if tuple(finding["loc"]) == ("body",) and finding["type"] in ("missing", "model_attributes_type"):
+        return InvalidRequestError("The body must be a JSON object (with Content-Type: application/json).")
+    return finding_error(tuple(finding["loc"][1:]), finding["msg"])

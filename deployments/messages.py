@@ -1,0 +1,105 @@
+"""What travels between the ingress, the router and the engine replicas: plain frozen values, no transport's types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.outputs import RequestOutput
+from engine.sampling_params import SamplingParams
+
+StreamMode = Literal["final", "block", "step"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """Exactly one of text, token ids and chat messages."""
+
+    text: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    messages: tuple[ChatMessage, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateCall:
+    """One sequence, as the ingress asks an engine replica for it.
+
+    ``strategy`` are the options as the client wrote them; the engine validates them, because it knows the model.
+    ``timeout_s`` is what was left of the request's time when the call was made: clocks of machines differ.
+    """
+
+    request_id: str
+    prompt: Prompt
+    sampling: SamplingParams
+    strategy: Mapping[str, object] = field(default_factory=dict)
+    stream: StreamMode = "final"
+    priority: int = 0
+    timeout_s: float | None = None
+    traceparent: str | None = None
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One client request: the sequences it needs from one model.
+
+    ``request_id`` is the client's name for it, ``key`` a unique one. Choice i of prompt p is ``calls[p * n + i]``.
+    """
+
+    request_id: str
+    key: str
+    model: str
+    calls: tuple[GenerateCall, ...]
+    timeout_s: float
+    num_choices: int = 1
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionRequest:
+    """A place in the router's queue. ``cost`` counts sequences, ``timeout_s`` is the request's remaining time."""
+
+    key: str
+    model: str
+    cost: int
+    priority: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """An engine's increment; ``canvas_texts`` holds each canvas position's own text, empty where it is masked."""
+
+    output: RequestOutput
+    canvas_texts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What clients may know about a served model."""
+
+    id: str
+    description: str
+    architecture: str
+    attention: str
+    block_length: int
+    max_model_len: int
+    default_strategy: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyPart:
+    """A decoder or cache policy that a model accepts; ``schema`` is the JSON schema of its knobs."""
+
+    name: str
+    kind: Literal["decoder", "cache"]
+    summary: str
+    source: str
+    schema: Mapping[str, object]

@@ -1,0 +1,121 @@
+"""The EngineReplica deployment: one engine of one model behind Serve."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import asdict
+
+from opentelemetry import propagate, trace
+
+from deployments.config import ModelConfig
+from deployments.messages import GenerateCall, Increment, ModelCard, Prompt, StrategyPart
+from deployments.streams import until
+from engine.async_engine import AsyncEngine
+from engine.config import resolve_max_model_len
+from engine.errors import InvalidRequestError, LacunaError
+from engine.llm_engine import LLMEngine
+from engine.outputs import CanvasStep
+from engine.sequence import GenerationRequest
+from engine.strategy import Strategy, describe_strategies
+
+logger = logging.getLogger(__name__)
+
+
+class EngineReplica:
+    """Owns an AsyncEngine.
+
+    Errors that concern the client are yielded as the last item, not raised: Serve would log a raised one as a failure
+    of this replica. Closing ``generate`` aborts the sequence; its slot is free before the next step.
+    """
+
+    def __init__(self, model: ModelConfig) -> None:
+        self.model = model
+        self.engine = AsyncEngine(LLMEngine.from_pretrained(model.checkpoint(), model.engine_config()))
+        self.default_strategy = self._strategy({})
+        self.engine.start()
+
+    async def generate(self, call: GenerateCall) -> AsyncGenerator[Increment | LacunaError]:
+        """Increments of one sequence, or one error."""
+        context = propagate.extract({"traceparent": call.traceparent} if call.traceparent else {})
+        span = trace.get_tracer(__name__).start_span("lacuna.generate", context=context)
+        span.set_attribute("lacuna.request_id", call.request_id)
+        if call.session_id is not None:
+            span.set_attribute("session.id", call.session_id)
+        try:
+            outputs = until(self.engine.generate(self._request(call)), call.timeout_s)
+            async with aclosing(outputs):
+                async for output in outputs:
+                    yield Increment(output, self._canvas_texts(output.canvas))
+        except LacunaError as error:
+            logger.info("request %s: %s", call.request_id, error)
+            yield error
+        finally:
+            span.end()
+
+    async def card(self) -> ModelCard:
+        """What clients may know about the model."""
+        spec = self.engine.spec
+        return ModelCard(
+            id=self.model.id,
+            description=self.model.description,
+            architecture=spec.architecture,
+            attention=spec.attention,
+            block_length=spec.block_length,
+            max_model_len=resolve_max_model_len(self.engine.config, spec.max_position_embeddings),
+            default_strategy=self.default_strategy.to_dict(),
+        )
+
+    async def strategies(self) -> list[StrategyPart]:
+        """Decoders and cache policies that this model accepts."""
+        return [StrategyPart(**part) for part in describe_strategies(self.engine.spec.attention)]  # type: ignore[arg-type]
+
+    async def stats(self) -> dict[str, object]:
+        """The engine's counters."""
+        return asdict(self.engine.stats())
+
+    def check_health(self) -> None:
+        """Raises when the engine's thread died or makes no progress; Serve then replaces this replica."""
+        self.engine.check_health()
+
+    async def health(self) -> None:
+        """As ``check_health``, for the ingress."""
+        self.check_health()
+
+    async def __del__(self) -> None:
+        await self.engine.close()
+
+    def _request(self, call: GenerateCall) -> GenerationRequest:
+        strategy = self._strategy(call.strategy) if call.strategy else self.default_strategy
+        return GenerationRequest(
+            request_id=call.request_id,
+            prompt=self._prompt(call.prompt),
+            sampling=call.sampling,
+            strategy=strategy,
+            priority=call.priority,
+            stream=call.stream,
+        )
+
+    def _strategy(self, options: Mapping[str, object]) -> Strategy:
+        try:
+            return self.engine.strategy(options or self.model.default_strategy)
+        except InvalidRequestError as error:
+            param = "strategy" if error.param is None else f"strategy.{error.param.removeprefix('strategy.')}"
+            raise type(error)(error.message, param) from None
+
+    def _prompt(self, prompt: Prompt) -> str | tuple[int, ...]:
+        if prompt.text is not None:
+            return prompt.text
+        if prompt.token_ids is not None:
+            return prompt.token_ids
+        assert prompt.messages is not None
+        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        return tuple(self.engine.tokenizer.apply_chat_template(messages))
+
+    def _canvas_texts(self, canvas: CanvasStep | None) -> tuple[str, ...] | None:
+        if canvas is None:
+            return None
+        tokenizer = self.engine.tokenizer
+        pairs = zip(canvas.token_ids, canvas.revealed_at, strict=True)
+        return tuple(tokenizer.token_text(token) if revealed else "" for token, revealed in pairs)

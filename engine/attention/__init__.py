@@ -1,0 +1,1 @@
+"""Attention backends: how stored K/V are attended."""

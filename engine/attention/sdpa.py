@@ -1,0 +1,110 @@
+"""Attention over paged K/V with torch's scaled_dot_product_attention, one call per sequence and layer.
+
+The backend for CPUs, and the portable one elsewhere. Sequences of different lengths never share a padded call. Where a
+slot's pages are adjacent (always, when a page holds a whole slot), keys and values are read in place; otherwise they
+are gathered.
+
+Shape legend: T tokens of a forward, H query heads, K key/value heads, G query heads per key head, D head dimension,
+Q queries and X keys of one segment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.attention.backend import AttentionBackend
+from engine.cache.kv_cache import KVCache
+from engine.cache.policy import IntArray
+from engine.plan import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Adjacent rows of one slot as a single attention call: tokens ``[first, end)`` of the forward against the keys
+    at ``keys``; ``mask`` ``[Q, X]`` says which keys a query may see (None: all)."""
+
+    first: int
+    end: int
+    keys: slice | Tensor
+    mask: Tensor | None
+
+
+class SDPAAttention(AttentionBackend):
+    """Bound to the rows of one forward."""
+
+    def __init__(self, cache: KVCache, rows: Rows, page_table: IntArray) -> None:
+        device = cache.keys.device
+        slot_T, position_T = rows.tokens()
+        self._cache = cache
+        self._physical_T = torch.from_numpy(_physical(page_table, slot_T, position_T, cache.page_size)).to(device)
+        self._segments = [
+            _segment(rows, first, end, page_table, cache.page_size, device) for first, end in _runs(rows)
+        ]
+
+    def attend(self, layer: int, queries_THD: Tensor, keys_TKD: Tensor, values_TKD: Tensor) -> Tensor:
+        self._cache.store(layer, self._physical_T, keys_TKD, values_TKD)
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        output_THD = torch.empty_like(queries_THD)
+        for segment in self._segments:
+            output_THD[segment.first : segment.end] = _attend(
+                queries_THD[segment.first : segment.end], keys[segment.keys], values[segment.keys], segment.mask
+            )
+        return output_THD
+
+
+def _attend(queries_QHD: Tensor, keys_XKD: Tensor, values_XKD: Tensor, mask_QX: Tensor | None) -> Tensor:
+    """Grouped-query attention without repeating keys: the G query heads of a key head become G * Q queries."""
+    num_queries, num_heads, head_dim = queries_QHD.shape
+    num_kv_heads = keys_XKD.shape[1]
+    group = num_heads // num_kv_heads
+    folded = queries_QHD.view(num_queries, num_kv_heads, group, head_dim).permute(1, 2, 0, 3)
+    folded = folded.reshape(1, num_kv_heads, group * num_queries, head_dim)
+    mask = mask_QX.repeat(group, 1) if mask_QX is not None and group > 1 else mask_QX
+    keys, values = keys_XKD.transpose(0, 1)[None], values_XKD.transpose(0, 1)[None]
+    output = functional.scaled_dot_product_attention(folded, keys, values, attn_mask=mask)
+    return output.view(num_kv_heads, group, num_queries, head_dim).permute(2, 0, 1, 3).reshape(queries_QHD.shape)
+
+
+def _physical(page_table: IntArray, slot: IntArray, position: IntArray, page_size: int) -> IntArray:
+    physical: IntArray = page_table[slot, position // page_size] * page_size + position % page_size
+    return physical
+
+
+def _runs(rows: Rows) -> list[tuple[int, int]]:
+    """Row ranges that can share a call: one slot, query spans that continue each other, the same first key."""
+    if not len(rows.slot_R):
+        return []
+    breaks = (
+        (rows.slot_R[1:] != rows.slot_R[:-1])
+        | (rows.q_start_R[1:] != rows.q_end_R[:-1])
+        | (rows.kv_start_R[1:] != rows.kv_start_R[:-1])
+    )
+    starts = [0, *(np.flatnonzero(breaks) + 1).tolist()]
+    return list(zip(starts, [*starts[1:], len(rows.slot_R)], strict=True))
+
+
+def _segment(
+    rows: Rows, first: int, end: int, page_table: IntArray, page_size: int, device: torch.device
+) -> Segment:
+    kv_start, kv_end = int(rows.kv_start_R[first]), int(rows.kv_end_R[first:end].max())
+    position_X = np.arange(kv_start, kv_end)
+    physical_X = _physical(page_table, np.full(len(position_X), rows.slot_R[first]), position_X, page_size)
+    keys: slice | Tensor
+    if physical_X[-1] - physical_X[0] == len(physical_X) - 1 and (np.diff(physical_X) == 1).all():
+        keys = slice(int(physical_X[0]), int(physical_X[-1]) + 1)
+    else:
+        keys = torch.from_numpy(physical_X).to(device)
+    mask = None
+    if (rows.kv_end_R[first:end] != kv_end).any():
+        lengths = rows.q_end_R[first:end] - rows.q_start_R[first:end]
+        seen_Q = np.repeat(rows.kv_end_R[first:end], lengths)
+        mask = torch.from_numpy(position_X[None, :] < seen_Q[:, None]).to(device)
+    offset_R = rows.offset_R
+    last = end - 1
+    token_end = int(offset_R[last] + rows.q_end_R[last] - rows.q_start_R[last])
+    return Segment(int(offset_R[first]), token_end, keys, mask)

@@ -1,0 +1,1 @@
+"""Offline measurements of the engine: replay of recorded reference runs."""

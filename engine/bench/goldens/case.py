@@ -1,0 +1,88 @@
+"""What a kind of recording provides: cases that run through the engine, and cases that call a rule directly."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.bench.goldens.results import Mode
+from engine.outputs import CanvasStep, FinishReason, Usage
+from engine.sampling_params import SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One request of a case. ``options`` is the strategy as a client would write it; ``canvas_len`` the positions it
+    needs, prompt included."""
+
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    options: Mapping[str, object]
+    canvas_len: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowRun:
+    """What the engine made of a row: the completion and, in ``canvas``, everything it decided."""
+
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    canvas: CanvasStep
+
+
+class Case(ABC):
+    """A recording with a verdict of its own."""
+
+    kind: str
+    id: str
+    required: bool
+
+
+class GenerationCase(Case):
+    """A recorded generation. ``mask_token_id`` and ``checkpoint`` choose the engine."""
+
+    checkpoint: Path
+    mask_token_id: int
+
+    @abstractmethod
+    def rows(self, mode: Mode) -> Sequence[Row]:
+        """The requests that repeat the recording; NotSupportedError where the engine has no such thing."""
+
+    @abstractmethod
+    def differences(self, mode: Mode, runs: Sequence[RowRun]) -> list[str]:
+        """What differs from the recording; empty when nothing does. ``runs`` are in the order of ``rows``."""
+
+
+class DirectCase(Case):
+    """A recorded call of one rule, without a model: modes make no difference to it."""
+
+    @abstractmethod
+    def differences(self) -> list[str]:
+        """What differs from the recording; NotSupportedError where the engine has no such rule."""
+
+
+class UnreadableCase(DirectCase):
+    """A file that does not hold what its kind asks for: a failure, never a silent gap."""
+
+    required = True
+
+    def __init__(self, kind: str, case_id: str, reason: str) -> None:
+        self.kind = kind
+        self.id = case_id
+        self._reason = reason
+
+    def differences(self) -> list[str]:
+        return [f"unreadable: {self._reason}"]
+
+
+def first_difference(what: str, expected: Sequence[object], actual: Sequence[object]) -> list[str]:
+    """Describe the first place where two sequences differ, or nothing."""
+    if len(expected) != len(actual):
+        return [f"{what}: {len(actual)} entries, expected {len(expected)}"]
+    for index, (wanted, got) in enumerate(zip(expected, actual, strict=True)):
+        if wanted != got:
+            return [f"{what}: {got} at {index}, expected {wanted}"]
+    return []

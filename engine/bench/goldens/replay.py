@@ -1,0 +1,164 @@
+"""Running cases: those that share an engine go through it together, as one mixed batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from engine.bench.goldens import dinfer_decoders, dinfer_e2e, fastdllm, sdar
+from engine.bench.goldens.case import Case, DirectCase, GenerationCase, Row, RowRun
+from engine.bench.goldens.folders import Folder
+from engine.bench.goldens.requests import Engine, run_requests
+from engine.bench.goldens.results import CaseResult, Mode, NotSupportedError, Status
+from engine.config import EngineConfig
+from engine.errors import ConfigError, LacunaError, UnknownStrategyError, UnsupportedModelError
+from engine.sequence import GenerationRequest
+
+LOADERS: Mapping[str, Callable[[Path], Iterator[Case]]] = {
+    "fastdllm": fastdllm.load,
+    "sdar": sdar.load,
+    "dinfer_decoders": dinfer_decoders.load,
+    "dinfer_e2e": dinfer_e2e.load,
+}
+"""How the cases of each kind of folder are read."""
+
+
+class LoadEngine(Protocol):
+    """Makes an engine for a checkpoint, as ``LLMEngine.from_pretrained`` does."""
+
+    def __call__(self, path: Path, config: EngineConfig) -> Engine: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """What cases must share to run in one engine."""
+
+    checkpoint: Path
+    mask_token_id: int
+    mode: Mode
+
+
+def load_cases(folders: Sequence[Folder]) -> list[Case]:
+    """The cases of all folders; ConfigError where one holds none."""
+    cases: list[Case] = []
+    for folder in folders:
+        own = list(LOADERS[folder.kind](folder.path))
+        if not own:
+            raise ConfigError(f"{folder.path} holds no case", "PATH")
+        cases += own
+    return cases
+
+
+def count_replays(cases: Sequence[Case], modes: Sequence[Mode]) -> int:
+    """How many results :func:`replay` gives."""
+    return sum(1 if isinstance(case, DirectCase) else len(modes) for case in cases)
+
+
+def replay(
+    cases: Sequence[Case], modes: Sequence[Mode], load_engine: LoadEngine, base: EngineConfig
+) -> Iterator[CaseResult]:
+    """Replay every case, those with a model in each of ``modes``. Results come engine by engine, not in the order of cases.
+
+    ``base`` gives device and threads; what a recording fixes (mask id, canvas length, fusion) is set per engine.
+    """
+    for case in cases:
+        if isinstance(case, DirectCase):
+            yield _replay_direct(case)
+    groups: dict[EngineKey, list[GenerationCase]] = {}
+    for mode in modes:
+        for case in cases:
+            if isinstance(case, GenerationCase):
+                groups.setdefault(EngineKey(case.checkpoint, case.mask_token_id, mode), []).append(case)
+    for key, members in groups.items():
+        yield from _replay_group(key, members, load_engine, base)
+
+
+def _replay_direct(case: DirectCase) -> CaseResult:
+    try:
+        return _verdict(case, "parity", case.differences())
+    except NotSupportedError as missing:
+        return _result(case, "parity", "not_supported", str(missing))
+
+
+def _replay_group(
+    key: EngineKey, cases: Sequence[GenerationCase], load_engine: LoadEngine, base: EngineConfig
+) -> Iterator[CaseResult]:
+    results: list[CaseResult] = []
+    rows: dict[int, Sequence[Row]] = {}
+    for index, case in enumerate(cases):
+        try:
+            rows[index] = case.rows(key.mode)
+        except NotSupportedError as missing:
+            results.append(_result(case, key.mode, "not_supported", str(missing)))
+        except ValueError as error:
+            results.append(_result(case, key.mode, "failed", f"unreadable: {error}"))
+    try:
+        engine = load_engine(key.checkpoint, _engine_config(key, rows, base))
+    except UnsupportedModelError as missing:
+        yield from (_result(case, key.mode, "not_supported", str(missing)) for case in cases)
+        return
+    except LacunaError as error:
+        yield from (_result(case, key.mode, "failed", f"cannot load {key.checkpoint.name}: {error}") for case in cases)
+        return
+    yield from results
+    yield from _replay_rows(engine, key.mode, {cases[index]: own for index, own in rows.items()})
+
+
+def _engine_config(key: EngineKey, rows: Mapping[int, Sequence[Row]], base: EngineConfig) -> EngineConfig:
+    lengths = [row.canvas_len for own in rows.values() for row in own]
+    return EngineConfig(
+        dtype="float32",
+        device=base.device,
+        num_threads=base.num_threads,
+        max_model_len=max(lengths, default=None),
+        max_queue_len=len(lengths),
+        mask_token_id=key.mask_token_id,
+        fused=key.mode == "default",
+    )
+
+
+def _replay_rows(engine: Engine, mode: Mode, rows: Mapping[GenerationCase, Sequence[Row]]) -> Iterator[CaseResult]:
+    requests: dict[str, GenerationRequest] = {}
+    ready: list[tuple[GenerationCase, list[str]]] = []
+    for number, (case, own) in enumerate(rows.items()):
+        names = [f"{number}/{index}" for index in range(len(own))]
+        try:
+            made = {name: _request(engine, name, row) for name, row in zip(names, own, strict=True)}
+        except UnknownStrategyError as missing:
+            yield _result(case, mode, "not_supported", str(missing))
+        except LacunaError as error:
+            yield _result(case, mode, "failed", str(error))
+        else:
+            requests |= made
+            ready.append((case, names))
+    outcome = run_requests(engine, list(requests.values()))
+    for case, names in ready:
+        errors = [outcome.errors[name] for name in names if name in outcome.errors]
+        if errors:
+            yield _result(case, mode, "failed", errors[0])
+        else:
+            yield _verdict(case, mode, case.differences(mode, _in_order(outcome.runs, names)))
+
+
+def _request(engine: Engine, name: str, row: Row) -> GenerationRequest:
+    return GenerationRequest(
+        request_id=name,
+        prompt=row.prompt_ids,
+        sampling=row.sampling,
+        strategy=engine.strategy(row.options),
+        stream="step",
+    )
+
+
+def _in_order(runs: Mapping[str, RowRun], names: Sequence[str]) -> list[RowRun]:
+    return [runs[name] for name in names]
+
+
+def _verdict(case: Case, mode: Mode, differences: Sequence[str]) -> CaseResult:
+    return _result(case, mode, "failed" if differences else "passed", "; ".join(differences))
+
+
+def _result(case: Case, mode: Mode, status: Status, reason: str) -> CaseResult:
+    return CaseResult(kind=case.kind, id=case.id, mode=mode, required=case.required, status=status, reason=reason)

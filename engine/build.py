@@ -1,0 +1,75 @@
+"""Putting an engine core together from a checkpoint and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from engine.cache import CACHE_POLICIES
+from engine.cache.block_manager import BlockManager
+from engine.cache.kv_cache import KVCache
+from engine.config import EngineConfig, resolve_device, resolve_dtype
+from engine.core import EngineCore
+from engine.errors import ConfigError
+from engine.executor import LocalExecutor
+from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, IterationManager
+from engine.model_runner import ModelRunner
+from engine.models.checkpoint import Checkpoint
+from engine.models.loader import LoadProgress, load_model
+from engine.scheduler import Scheduler
+from engine.slots import SlotTable
+
+
+def build_core(
+    checkpoint: Checkpoint,
+    config: EngineConfig,
+    max_model_len: int,
+    on_progress: Callable[[LoadProgress], None] | None = None,
+) -> EngineCore:
+    """Load the weights on this process's device and wire up one rank."""
+    spec = checkpoint.spec
+    if spec.attention == "bidirectional" and config.max_num_batched_tokens < max_model_len:
+        raise ConfigError(
+            f"max_num_batched_tokens {config.max_num_batched_tokens} is smaller than max_model_len {max_model_len}: a "
+            "bidirectional model computes a whole canvas in one forward; raise the one or lower the other",
+            "max_num_batched_tokens",
+        )
+    device = resolve_device(config)
+    dtype = resolve_dtype(config, device, checkpoint.weights.dtype)
+    slot_len = max_model_len
+    if spec.attention == "block_causal":
+        slot_len += MAX_ALIGNED_BLOCK_LENGTH - 1
+    blocks = make_block_manager(config, device, slot_len)
+    model = load_model(checkpoint.path, spec, dtype, device, on_progress)
+    cache = KVCache(
+        spec.num_layers, blocks.num_pages, blocks.page_size, spec.num_kv_heads, spec.head_dim, dtype, device
+    )
+    policies = {
+        name: policy(spec.attention, fused=config.fused)
+        for name in CACHE_POLICIES
+        if spec.attention in (policy := CACHE_POLICIES.get(name)).patterns
+    }
+    slots = SlotTable(config.max_num_seqs, slot_len, spec.mask_token_id)
+    runner = ModelRunner(model, cache, config.max_num_seqs, slot_len)
+    return EngineCore(
+        Scheduler(config.max_num_seqs, config.max_queue_len, blocks),
+        blocks,
+        IterationManager(slots, policies, config.max_num_batched_tokens, fused=config.fused),
+        LocalExecutor(runner),
+    )
+
+
+def make_block_manager(config: EngineConfig, device: torch.device, slot_len: int) -> BlockManager:
+    """Pages of the size that suits the device: on a CPU a whole slot, so that K/V are read in place."""
+    page_size = config.page_size or (slot_len if device.type == "cpu" else 256)
+    per_slot = -(-slot_len // page_size)
+    num_pages = config.max_num_seqs * per_slot
+    if config.kv_cache_positions is not None:
+        num_pages = min(num_pages, config.kv_cache_positions // page_size)
+    if num_pages < per_slot:
+        raise ConfigError(
+            f"kv_cache_positions {config.kv_cache_positions} holds less than one canvas of {slot_len} positions",
+            "kv_cache_positions",
+        )
+    return BlockManager(config.max_num_seqs, num_pages, page_size, slot_len)

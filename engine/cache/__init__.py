@@ -1,0 +1,16 @@
+"""Cache policies, and the K/V memory they use."""
+
+from __future__ import annotations
+
+from engine.cache.policy import CachePolicy
+from engine.registry import Registry
+
+CACHE_POLICIES: Registry[CachePolicy] = Registry(
+    "cache",
+    {
+        "none": "engine.cache.none:NoCache",
+        "prefix": "engine.cache.bidirectional:PrefixCache",
+        "dual": "engine.cache.bidirectional:DualCache",
+        "block": "engine.cache.block:BlockCache",
+    },
+)

@@ -1,0 +1,37 @@
+"""Device storage of K/V pages.
+
+Shape legend: P page_size * num_pages physical positions, T tokens of a forward, K key/value heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Owns the keys (rotated) and values of one rank, ``[layers, P, K, D]`` each.
+
+    A physical position is page * page_size + offset. Memory is uninitialised until written: rows only read what was
+    stored for the same slot.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        num_pages: int,
+        page_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        shape = (num_layers, num_pages * page_size, num_kv_heads, head_dim)
+        self.page_size = page_size
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+
+    def store(self, layer: int, physical_T: Tensor, keys_TKD: Tensor, values_TKD: Tensor) -> None:
+        """Write fresh K/V of a forward at distinct physical positions."""
+        self.keys[layer].index_copy_(0, physical_T, keys_TKD)
+        self.values[layer].index_copy_(0, physical_T, values_TKD)

@@ -1,0 +1,88 @@
+"""The interface of a cache policy: which positions are computed at a step and which K/V are reused.
+
+Pure arithmetic on host arrays, one entry per sequence (legend: n sequences, R rows). A row feeds the canvas tokens of
+``[q_start, q_end)`` of one sequence, stores their K/V, and attends without a mask over ``[kv_start, kv_end)``; all
+rows of a forward store before any attends.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+AttentionPattern = Literal["bidirectional", "block_causal"]
+"""Which keys a query may see: all of the canvas, or those of its own and earlier blocks."""
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where each sequence stands; every array has one entry per sequence.
+
+    ``canvas_len`` is prompt plus generation, ``[block_start, block_end)`` the block being decoded (empty when all
+    blocks are decoded and only a commit is due), ``cached_len`` the length of the prefix whose K/V are final (exact
+    policies), ``step`` the denoising step within the block (0 first), ``refreshed`` whether a forward has been run
+    since the block began, ``chunk_len`` the most positions to compute in this forward. ``knobs`` are the policy's
+    parameters.
+    """
+
+    canvas_len: IntArray
+    block_start: IntArray
+    block_end: IntArray
+    block_length: IntArray
+    cached_len: IntArray
+    step: IntArray
+    refreshed: BoolArray
+    chunk_len: IntArray
+    knobs: Mapping[str, npt.NDArray[np.float64]]
+
+    def __len__(self) -> int:
+        return len(self.canvas_len)
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """What a forward computes for those sequences.
+
+    ``owner_R`` is the sequence of each row (ascending); rows of one sequence are ordered by ``q_start``.
+    ``decode_row`` is the row whose logits decide the block, -1 where this forward decides nothing (then it only
+    computes K/V). ``cached_len`` is the new length of the final prefix.
+    """
+
+    owner_R: IntArray
+    q_start_R: IntArray
+    q_end_R: IntArray
+    kv_start_R: IntArray
+    kv_end_R: IntArray
+    decode_row: IntArray
+    cached_len: IntArray
+
+
+class CachePolicy(ABC):
+    """One class and one line in ``CACHE_POLICIES``. Stateless; made once per engine.
+
+    ``exact`` means that K/V of decoded tokens never change, so that pages may be kept and shared. ``patterns`` are
+    the attention patterns of the models it suits. ``fused`` lets one forward carry prefill or commit rows and a
+    denoising step; without it they take forwards of their own, as in the published engines.
+    """
+
+    Params: ClassVar[type]
+    exact: ClassVar[bool]
+    patterns: ClassVar[frozenset[AttentionPattern]]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+
+    def __init__(self, pattern: AttentionPattern, *, fused: bool = True) -> None:
+        self.pattern = pattern
+        self.fused = fused
+
+    @abstractmethod
+    def spans(self, progress: Progress) -> Spans:
+        """Rows of the next forward."""

@@ -1,0 +1,35 @@
+"""The live tokens of all running requests.
+
+Shape legend: S slots, L positions of a slot, T tokens of a forward, N decoded rows, B width of the widest span.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Canvas:
+    """Owns the token grid: one row per slot, the mask id where nothing is decided. Equal on all ranks.
+
+    :meth:`apply` is the only writer of a running request. One spare column behind the last position takes the writes
+    that a decision leaves out, so that applying needs no index compaction and never waits for the device.
+    """
+
+    def __init__(self, num_slots: int, max_len: int, mask_token_id: int, device: torch.device) -> None:
+        self._stride = max_len + 1
+        self.tokens = torch.full((num_slots, self._stride), mask_token_id, dtype=torch.int64, device=device)
+
+    def admit(self, slot: int, tokens: Tensor) -> None:
+        """Lay out a whole canvas ``[canvas_len]`` in ``slot``; what stood there before is gone."""
+        self.tokens[slot, : tokens.shape[0]] = tokens.to(self.tokens.device)
+
+    def gather(self, slots: Tensor, positions: Tensor) -> Tensor:
+        """Tokens at (slot, position); the index tensors broadcast. Positions up to the spare column are legal."""
+        return self.tokens[slots, positions]
+
+    def apply(self, slots_N: Tensor, positions_NB: Tensor, transfer_NB: Tensor, tokens_NB: Tensor) -> None:
+        """Write ``tokens_NB`` where ``transfer_NB``. (slot, position) pairs must be distinct where transferred."""
+        base_N1 = slots_N[:, None] * self._stride
+        target_NB = base_N1 + torch.where(transfer_NB, positions_NB, self._stride - 1)
+        self.tokens.view(-1).scatter_(0, target_NB.reshape(-1), tokens_NB.reshape(-1))

@@ -1,0 +1,128 @@
+"""Settings of one engine, and what ``"auto"`` means on this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Le
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from engine.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEFAULT_MAX_MODEL_LEN = 4096
+
+TokenId = Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class EngineConfig:
+    """What an operator may set. None and ``"auto"`` leave the choice to the engine."""
+
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Field(description="Type of weights and activations. auto: float32 on a CPU, the checkpoint's own on CUDA."),
+    ] = "auto"
+    device: Annotated[
+        str,
+        Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto (CUDA where there is one), cpu, cuda or cuda:N."),
+    ] = "auto"
+    max_num_seqs: Annotated[int, Ge(1), Le(4096), Field(description="Requests that run at the same time.")] = 16
+    max_model_len: Annotated[
+        int | None,
+        Ge(1),
+        Field(description=f"Canvas positions per request. None: the model's own, at most {DEFAULT_MAX_MODEL_LEN}."),
+    ] = None
+    max_num_batched_tokens: Annotated[int, Ge(1), Field(description="Token budget of one forward.")] = 8192
+    max_queue_len: Annotated[
+        int, Ge(0), Field(description="Requests that wait inside the engine; more are refused as overloaded.")
+    ] = 1024
+    page_size: Annotated[
+        int | None, Ge(1), Field(description="Positions of a K/V page. None: the attention backend's choice.")
+    ] = None
+    kv_cache_positions: Annotated[
+        int | None,
+        Ge(1),
+        Field(description="Positions of K/V memory in all. None: enough for max_num_seqs full canvases."),
+    ] = None
+    num_threads: Annotated[
+        int | None, Ge(1), Field(description="Threads of one torch operation. None: torch's own choice.")
+    ] = None
+    fused: Annotated[
+        bool, Field(description="Fuse prefill and commit with denoising; off: a forward for each, as references do.")
+    ] = True
+    block_length: Annotated[
+        int | None, Ge(1), Field(description="Diffusion block, instead of what the checkpoint says.")
+    ] = None
+    mask_token_id: Annotated[TokenId | None, Field(description="Mask id, instead of what the checkpoint says.")] = None
+    stop_token_ids: Annotated[
+        frozenset[TokenId] | None, Field(description="Ids that end a completion, instead of what the checkpoint says.")
+    ] = None
+    seed: Annotated[int, Field(description="Seed of requests that bring none.")] = 0
+
+
+def parse_engine_config(options: Mapping[str, object]) -> EngineConfig:
+    """Validate untyped options (a YAML section, a command line); ConfigError names the setting."""
+    try:
+        return TypeAdapter(EngineConfig).validate_python(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "engine"
+        if first["type"] == "unexpected_keyword_argument":
+            known = ", ".join(EngineConfig.__dataclass_fields__)
+            raise ConfigError(f"unknown engine setting {name!r}; there are: {known}", name) from error
+        raise ConfigError(f"engine setting {name}: {first['msg']}, got {first['input']!r}", name) from error
+
+
+def resolve_device(config: EngineConfig) -> torch.device:
+    """The device to run on; ConfigError when it is not there."""
+    available = torch.cuda.is_available()
+    if config.device == "auto":
+        return torch.device("cuda" if available else "cpu")
+    device = torch.device(config.device)
+    if device.type == "cuda" and not available:
+        raise ConfigError(f"device {config.device!r}: no CUDA device is visible; use 'cpu' or 'auto'", "device")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and int(device.index or 0) >= count:
+        raise ConfigError(f"device {config.device!r}: only {count} CUDA devices are visible", "device")
+    return device
+
+
+def resolve_dtype(config: EngineConfig, device: torch.device, stored: torch.dtype) -> torch.dtype:
+    """The type to compute in; ``stored`` is the checkpoint's.
+
+    ``"auto"`` on a CPU is float32 even where bfloat16 matrix products are fast: decisions at a threshold stay the same
+    on every machine. Asking for bfloat16 is allowed; without AVX512-BF16 or AMX it is several times slower.
+    """
+    if config.dtype == "auto":
+        if device.type == "cpu" or stored not in DTYPES.values():
+            return torch.float32
+        return stored
+    dtype = DTYPES[config.dtype]
+    if device.type == "cpu" and dtype != torch.float32 and not has_fast_bfloat16():
+        logger.warning("%s on this CPU, which has neither AVX512-BF16 nor AMX, is slower than float32", config.dtype)
+    return dtype
+
+
+def resolve_max_model_len(config: EngineConfig, max_position_embeddings: int) -> int:
+    """Canvas positions per slot; ConfigError beyond the positions that the model knows."""
+    if config.max_model_len is None:
+        return min(max_position_embeddings, DEFAULT_MAX_MODEL_LEN)
+    if config.max_model_len > max_position_embeddings:
+        raise ConfigError(
+            f"max_model_len {config.max_model_len} exceeds the model's {max_position_embeddings} positions",
+            "max_model_len",
+        )
+    return config.max_model_len
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

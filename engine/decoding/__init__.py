@@ -1,0 +1,20 @@
+"""Decoders: which positions of a block are filled at a denoising step."""
+
+from __future__ import annotations
+
+from engine.decoding.decoder import Decoder
+from engine.registry import Registry
+
+DECODERS: Registry[Decoder] = Registry(
+    "decoder",
+    {
+        "low_confidence": "engine.decoding.fixed_schedule:LowConfidence",
+        "random": "engine.decoding.fixed_schedule:RandomOrder",
+        "threshold": "engine.decoding.threshold:Threshold",
+        "factor": "engine.decoding.factor:Factor",
+        "sequential": "engine.decoding.block_schedule:Sequential",
+        "low_confidence_static": "engine.decoding.block_schedule:LowConfidenceStatic",
+        "low_confidence_dynamic": "engine.decoding.block_schedule:LowConfidenceDynamic",
+        "entropy_bounded": "engine.decoding.entropy_bounded:EntropyBounded",
+    },
+)

@@ -1,0 +1,96 @@
+"""The interface of a decoder: the rule that decides which masked positions are filled at a denoising step.
+
+Shape legend: N decoded rows (one block of one sequence each), B width of the widest block of the forward.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import ClassVar
+
+from torch import Tensor
+
+from engine.columns import ColumnSpec, ColumnView
+
+EMPTY: Mapping[str, Tensor] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What the sampler proposes for each masked position; elsewhere confidence is -inf and entropy +inf.
+
+    ``tokens_NB`` int64, never the mask id; ``confidence_NB`` and ``entropy_NB`` (nats) float32. Entropy is only
+    computed for decoders that declare ``needs_entropy``.
+    """
+
+    tokens_NB: Tensor
+    confidence_NB: Tensor
+    entropy_NB: Tensor
+
+    def rows(self, start: int, end: int) -> Candidates:
+        """The rows ``[start, end)``."""
+        return Candidates(self.tokens_NB[start:end], self.confidence_NB[start:end], self.entropy_NB[start:end])
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRows:
+    """The blocks to decide on.
+
+    ``tokens_NB`` is what the canvas holds, ``masked_NB`` what may be filled, ``valid_NB`` what belongs to the block
+    (rows are as wide as the widest), ``positions_NB`` absolute positions, ``step_N`` the denoising step within the
+    block (0 first), ``seed_N`` the request's seed. ``knobs["name"]`` and ``state["name"]`` give the decoder's
+    parameters and memory as ``[N]`` (or ``[N, width]``).
+    """
+
+    tokens_NB: Tensor
+    masked_NB: Tensor
+    valid_NB: Tensor
+    positions_NB: Tensor
+    step_N: Tensor
+    seed_N: Tensor
+    knobs: ColumnView
+    state: ColumnView
+
+    @property
+    def width_N(self) -> Tensor:
+        """Block length of each row."""
+        return self.valid_NB.sum(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A decision, as a value: write ``tokens_NB`` where ``transfer_NB`` (the mask id masks a position again).
+
+    ``state`` holds new values of the decoder's state columns. ``done_N`` marks blocks that the decoder regards as
+    complete; None means as soon as no mask is left. A block with masks is never complete.
+    """
+
+    transfer_NB: Tensor
+    tokens_NB: Tensor
+    state: Mapping[str, Tensor] = field(default_factory=lambda: EMPTY)
+    done_N: Tensor | None = None
+
+
+class Decoder(ABC):
+    """A stateless rule over ``[N, B]``. One file and one line in ``DECODERS``.
+
+    ``Params`` is a frozen pydantic dataclass of numbers: validated once at the edge, it becomes the JSON schema of the
+    API and one column per field. ``state`` declares what the rule remembers per slot between steps. ``summary`` and
+    ``source`` are shown to users.
+
+    Contract: rows are independent; only masked positions are written (unless the rule edits); every row with a mask
+    fills at least one; rows without masks are left alone; ties go to the smaller position.
+    """
+
+    Params: ClassVar[type]
+    state: ClassVar[Mapping[str, ColumnSpec]] = MappingProxyType({})
+    needs_entropy: ClassVar[bool] = False
+    summary: ClassVar[str]
+    source: ClassVar[str]
+
+    @abstractmethod
+    def select(self, candidates: Candidates, rows: DecodeRows) -> Selection:
+        """Decide for each row which positions are filled now."""

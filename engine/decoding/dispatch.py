@@ -1,0 +1,99 @@
+"""From the candidates of a whole forward to one decision: each decoder is called once, on its own rows.
+
+Shape legend: N decoded blocks, B width of the widest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.columns import Columns, knob_columns
+from engine.decoding import DECODERS
+from engine.decoding.decoder import Candidates, Decoder, DecodeRows, Selection
+from engine.decoding.ranking import best
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRows:
+    """The decided blocks of a forward, all decoders together; see DecodeRows for the fields. ``force_N`` marks rows
+    that have taken too many steps."""
+
+    slots_N: Tensor
+    tokens_NB: Tensor
+    masked_NB: Tensor
+    valid_NB: Tensor
+    positions_NB: Tensor
+    step_N: Tensor
+    seed_N: Tensor
+    force_N: Tensor
+
+
+class DecoderDispatch:
+    """Owns one instance of each decoder in use, and declares its columns when a request first asks for it."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._decoders: dict[str, Decoder] = {}
+
+    def prepare(self, name: str) -> Decoder:
+        """The decoder of that name."""
+        if name not in self._decoders:
+            decoder = DECODERS.get(name)
+            self._columns.declare(f"knobs.{name}", knob_columns(decoder.Params))
+            self._columns.declare(f"state.{name}", decoder.state)
+            self._decoders[name] = decoder()
+        return self._decoders[name]
+
+    def needs_entropy(self, groups: Sequence[tuple[str, int, int]], num_rows: int) -> Tensor | None:
+        """Mask ``[N]`` of the rows whose decoder wants entropies, None when none does."""
+        wanted = [(start, end) for name, start, end in groups if self.prepare(name).needs_entropy]
+        if not wanted:
+            return None
+        rows_N = torch.zeros(num_rows, dtype=torch.bool)
+        for start, end in wanted:
+            rows_N[start:end] = True
+        return rows_N
+
+    def select(
+        self,
+        groups: Sequence[tuple[str, int, int]],
+        candidates: Candidates,
+        blocks: BlockRows,
+    ) -> Selection:
+        """One decision for all rows. Whatever a decoder says, a row with masks makes progress, and a row marked in
+        ``force_N`` fills all of its masks."""
+        parts = [self._select(name, start, end, candidates, blocks) for name, start, end in groups]
+        transfer_NB = torch.cat([part.transfer_NB for part in parts]) & blocks.valid_NB
+        tokens_NB = torch.cat([part.tokens_NB for part in parts])
+        stuck_N = ~(transfer_NB & blocks.masked_NB).any(dim=1)
+        progress_NB = best(candidates.confidence_NB, blocks.masked_NB) & stuck_N[:, None]
+        progress_NB |= blocks.masked_NB & blocks.force_N[:, None]
+        tokens_NB = torch.where(progress_NB, candidates.tokens_NB, tokens_NB)
+        done_N = torch.cat([_done(part) for part in parts]) | blocks.force_N
+        return Selection(transfer_NB | progress_NB, tokens_NB, done_N=done_N)
+
+    def _select(self, name: str, start: int, end: int, candidates: Candidates, blocks: BlockRows) -> Selection:
+        slots_N = blocks.slots_N[start:end]
+        rows = DecodeRows(
+            tokens_NB=blocks.tokens_NB[start:end],
+            masked_NB=blocks.masked_NB[start:end],
+            valid_NB=blocks.valid_NB[start:end],
+            positions_NB=blocks.positions_NB[start:end],
+            step_N=blocks.step_N[start:end],
+            seed_N=blocks.seed_N[start:end],
+            knobs=self._columns.view(f"knobs.{name}", slots_N),
+            state=self._columns.view(f"state.{name}", slots_N),
+        )
+        selection = self.prepare(name).select(candidates.rows(start, end), rows)
+        self._columns.store(f"state.{name}", slots_N, selection.state)
+        return selection
+
+
+def _done(selection: Selection) -> Tensor:
+    if selection.done_N is not None:
+        return selection.done_N
+    return torch.ones(len(selection.transfer_NB), dtype=torch.bool, device=selection.transfer_NB.device)

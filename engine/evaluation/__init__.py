@@ -1,0 +1,1 @@
+"""Exact-match evaluation of strategies over held-out tasks."""

@@ -1,0 +1,124 @@
+"""From a request as a caller writes it to a sequence that the engine can run: every check on input is here."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
+
+from engine.errors import ContextLengthError, InvalidRequestError
+from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, canvas_length
+from engine.models.spec import ModelSpec
+from engine.randomness import fold_seed
+from engine.sampling_params import SamplingParams
+from engine.sequence import GenerationRequest, Sequence
+from engine.slots import MAX_STOP_IDS
+from engine.strategy import Strategy, StrategyLimits, parse_strategy
+from engine.tokenizer import Tokenizer
+
+MAX_STOP_STRINGS = 16
+
+
+class InputProcessor:
+    """Validates requests for one model. Safe to call from several threads."""
+
+    def __init__(
+        self, spec: ModelSpec, tokenizer: Tokenizer, max_model_len: int, num_slots: int, seed: int, *, has_text: bool
+    ) -> None:
+        self._spec = spec
+        self._tokenizer = tokenizer
+        self._max_model_len = max_model_len
+        self._num_slots = num_slots
+        self._has_text = has_text
+        self._arrivals = itertools.count()
+        self._seed = seed
+        longest = min(max_model_len, MAX_ALIGNED_BLOCK_LENGTH) if spec.attention == "block_causal" else max_model_len
+        self.limits = StrategyLimits(spec.attention, min(spec.block_length, longest), longest, spec.vocab_size)
+
+    def process(self, request: GenerationRequest) -> Sequence:
+        """InvalidRequestError names the field; ContextLengthError when the canvas would be too long."""
+        prompt_ids = self._prompt(request.prompt)
+        strategy = request.strategy or parse_strategy({}, self.limits)
+        self._check_lengths(len(prompt_ids), request.sampling)
+        self._check_stops(request.sampling)
+        if strategy.cfg_scale and self._num_slots < 2:
+            raise InvalidRequestError("cfg_scale needs two slots, and the server has one (max_num_seqs)", "cfg_scale")
+        arrival = next(self._arrivals)
+        aligned = self._spec.attention == "block_causal"
+        return Sequence(
+            request=request,
+            prompt_ids=prompt_ids,
+            strategy=strategy,
+            stop_ids=self._stop_ids(request.sampling),
+            sampling_knobs=self._knobs(request.sampling, strategy, arrival),
+            canvas_len=canvas_length(
+                len(prompt_ids), request.sampling.max_tokens, strategy.block_length, aligned=aligned
+            ),
+            arrival=arrival,
+        )
+
+    def _prompt(self, prompt: str | SequenceOf[int]) -> SequenceOf[int]:
+        if isinstance(prompt, str):
+            prompt_ids: SequenceOf[int] = self._tokenizer.encode(prompt)
+        else:
+            prompt_ids = list(prompt)
+            for token_id in prompt_ids:
+                self._check_id(token_id)
+        if not prompt_ids:
+            raise InvalidRequestError("the prompt is empty; it needs at least one token", "prompt")
+        return prompt_ids
+
+    def _check_id(self, token_id: object) -> None:
+        if isinstance(token_id, bool) or not isinstance(token_id, int):
+            raise InvalidRequestError(f"the prompt holds {token_id!r}, which is no token id", "prompt")
+        if not 0 <= token_id < self._spec.vocab_size:
+            raise InvalidRequestError(
+                f"the prompt holds token id {token_id}; the model's ids are 0 to {self._spec.vocab_size - 1}", "prompt"
+            )
+        if token_id == self._spec.mask_token_id:
+            raise InvalidRequestError(
+                f"the prompt holds the mask token (id {token_id}); a prompt must be decided text", "prompt"
+            )
+
+    def _check_lengths(self, prompt_len: int, sampling: SamplingParams) -> None:
+        limit = self._max_model_len
+        if prompt_len >= limit:
+            raise ContextLengthError(
+                f"the prompt has {prompt_len} tokens; prompt and completion together may have {limit}", "prompt"
+            )
+        if prompt_len + sampling.max_tokens > limit:
+            raise ContextLengthError(
+                f"max_tokens {sampling.max_tokens} is too large: with a prompt of {prompt_len} tokens at most "
+                f"{limit - prompt_len} fit the {limit} positions",
+                "max_tokens",
+            )
+
+    def _check_stops(self, sampling: SamplingParams) -> None:
+        if sampling.stop and not self._has_text:
+            raise InvalidRequestError("stop strings need a tokenizer; use stop_token_ids", "stop")
+        if len(sampling.stop) > MAX_STOP_STRINGS or not all(sampling.stop):
+            raise InvalidRequestError(f"stop takes at most {MAX_STOP_STRINGS} strings, none of them empty", "stop")
+        wrong = [item for item in sampling.stop_token_ids if not 0 <= item < self._spec.vocab_size]
+        if wrong:
+            raise InvalidRequestError(f"stop_token_ids holds {wrong[0]}, which is no token id", "stop_token_ids")
+
+    def _stop_ids(self, sampling: SamplingParams) -> SequenceOf[int]:
+        stop_ids = sampling.stop_token_ids | (frozenset() if sampling.ignore_eos else self._spec.stop_token_ids)
+        if len(stop_ids) > MAX_STOP_IDS:
+            raise InvalidRequestError(f"there may be at most {MAX_STOP_IDS} stop ids", "stop_token_ids")
+        return sorted(stop_ids)
+
+    def _knobs(self, sampling: SamplingParams, strategy: Strategy, arrival: int) -> Mapping[str, object]:
+        seed = sampling.seed if sampling.seed is not None else self._seed + arrival
+        family = "model" if self._spec.attention == "bidirectional" else "sampled"
+        return {
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "seed": fold_seed(seed),
+            "noise": int(sampling.noise),
+            "sampled_confidence": int((sampling.confidence or family) == "sampled"),
+            "guidance": strategy.cfg_scale,
+            "banned": list(strategy.banned_tokens),
+            "deferred": list(strategy.deferred_tokens),
+        }

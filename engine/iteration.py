@@ -1,0 +1,304 @@
+"""What each running sequence does in the next forward, and what the forward's result means for it.
+
+Shape legend: S slots, R rows, N decoded blocks. Host arrays are numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.cache.policy import CachePolicy, IntArray, Progress
+from engine.outputs import FinishReason
+from engine.plan import Admission, DecodeSpans, IterationPlan, Rows, StepResult
+from engine.slots import SlotTable, SlotTraits
+from engine.strategy import Strategy
+
+MAX_ALIGNED_BLOCK_LENGTH = 256
+"""Longest block of a block-causal model: a canvas may exceed prompt + max_tokens by one position less."""
+
+FORCE_AFTER_BLOCK_LENGTHS = 4
+"""A block that has taken this many times its length in steps is filled at once, whatever its decoder says."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotEvent:
+    """News of one slot: so many tokens of its completion are final, and perhaps it ended."""
+
+    slot: int
+    completion_len: int
+    finish_reason: FinishReason | None = None
+    stop_token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceSetup:
+    """What a sequence brings with it when it is admitted. ``watched`` asks for news after every step."""
+
+    prompt_ids: Sequence[int]
+    max_tokens: int
+    strategy: Strategy
+    stop_ids: Sequence[int]
+    sampling_knobs: Mapping[str, object]
+    watched: bool = False
+
+
+class IterationManager:
+    """Owns the progress of running sequences (``slots``). :meth:`plan` and :meth:`advance` alternate."""
+
+    def __init__(
+        self, slots: SlotTable, policies: Mapping[str, CachePolicy], token_budget: int, *, fused: bool = True
+    ) -> None:
+        self.slots = slots
+        self._policies = policies
+        self._policy_names = tuple(policies)
+        self._token_budget = token_budget
+        self._fused = fused
+        self._admissions: list[Admission] = []
+        self._decoders: list[str] = []
+        self._iteration = 0
+        self._kept: IntArray = np.empty(0, np.int64)
+        self._cached_len: IntArray = np.empty(0, np.int64)
+
+    def admit(self, slot: int, guide_slot: int, pages: Sequence[IntArray], sequence: SequenceSetup) -> None:
+        """Start a sequence in ``slot``. With guidance, ``guide_slot`` holds its twin whose prompt is masked (else
+        -1); ``pages`` are the page table rows of the slot and of the twin."""
+        strategy = sequence.strategy
+        if strategy.decoder not in self._decoders:
+            self._decoders.append(strategy.decoder)
+        policy = self._policy_names.index(strategy.cache)
+        aligned = self._policies[strategy.cache].pattern == "block_causal"
+        canvas, first_block = lay_out(
+            sequence.prompt_ids, sequence.max_tokens, strategy.block_length, self.slots.mask_token_id, aligned=aligned
+        )
+        knobs = sequence.sampling_knobs
+        traits = SlotTraits(
+            policy=policy,
+            decoder=self._decoders.index(strategy.decoder),
+            guide_slot=guide_slot,
+            drawn=bool(knobs["temperature"]),
+            banned=bool(knobs["banned"]),
+            deferred=bool(knobs["deferred"]),
+            watched=sequence.watched,
+        )
+        self.slots.open(
+            slot,
+            canvas,
+            len(sequence.prompt_ids),
+            sequence.max_tokens,
+            first_block,
+            strategy.block_length,
+            sequence.stop_ids,
+            traits,
+            strategy.cache_knobs(),
+        )
+        self._admissions.append(Admission(slot, canvas, pages[0], strategy.decoder, strategy.decoder_knobs(), knobs))
+        if guide_slot >= 0:
+            twin = canvas.copy()
+            twin[: len(sequence.prompt_ids)] = self.slots.mask_token_id
+            self._admissions.append(Admission(guide_slot, twin, pages[1]))
+
+    def release(self, slot: int) -> None:
+        """Forget the sequence in ``slot``; it takes no part in any later plan."""
+        self._admissions = [item for item in self._admissions if item.slot != slot]
+        self.slots.close(slot)
+
+    def plan(self) -> IterationPlan | None:
+        """The next forward, None when nothing runs."""
+        running = np.flatnonzero(self.slots.running)
+        if not len(running):
+            return None
+        self._iteration += 1
+        rows, owner_R, decode_row, cached_len = self._spans(running)
+        kept = self._within_budget(running, rows, owner_R)
+        position = np.full(len(self.slots.running), -1)
+        position[running[kept]] = np.arange(len(kept))
+        self._kept, self._cached_len = running[kept], cached_len[kept]
+        keep_R = position[owner_R] >= 0
+        new_row_R = np.cumsum(keep_R) - 1
+        rows = Rows(*(getattr(rows, name)[keep_R] for name in Rows.__slots__))
+        decode_row = np.where(decode_row[kept] >= 0, new_row_R[decode_row[kept]], -1)
+        admitted, self._admissions = tuple(self._admissions), []
+        self._charge(rows)
+        rows, twin_row_R = self._with_twins(rows)
+        return IterationPlan(admitted, rows, self._decode_spans(rows, decode_row, twin_row_R))
+
+    def advance(self, plan: IterationPlan, result: StepResult) -> list[SlotEvent]:
+        """Take in the result of the forward; return news of slots that finished a block or ended (or are watched)."""
+        slots = self.slots
+        slots.cached_len[self._kept] = self._cached_len
+        slots.refreshed[self._kept] = True
+        closed = self._kept[slots.closing[self._kept] & (slots.cached_len[self._kept] >= slots.block_start[self._kept])]
+        events = [self._final_event(int(slot)) for slot in closed]
+        slots.running[closed] = False
+        if len(plan.decoded):
+            events += self._absorb(plan.decoded, result)
+        return events
+
+    def _progress(self, slots: IntArray, policy: CachePolicy) -> Progress:
+        table = self.slots
+        return Progress(
+            canvas_len=table.canvas_len[slots],
+            block_start=table.block_start[slots],
+            block_end=table.block_end[slots],
+            block_length=table.block_length[slots],
+            cached_len=table.cached_len[slots],
+            step=table.step[slots],
+            refreshed=table.refreshed[slots],
+            chunk_len=np.full(len(slots), self._token_budget),
+            knobs=table.knobs(slots),
+        )
+
+    def _spans(self, running: IntArray) -> tuple[Rows, IntArray, IntArray, IntArray]:
+        """Ask every policy present. Returns rows, the slot that owns each, and per running sequence its decode row
+        (-1: none) and the length of its final prefix after the forward."""
+        decode_row = np.full(len(running), -1)
+        cached_len = np.zeros(len(running), np.int64)
+        parts, num_rows = [], 0
+        for number in np.unique(self.slots.policy[running]):
+            chosen = np.flatnonzero(self.slots.policy[running] == number)
+            policy = self._policies[self._policy_names[number]]
+            spans = policy.spans(self._progress(running[chosen], policy))
+            decode_row[chosen] = np.where(spans.decode_row >= 0, spans.decode_row + num_rows, -1)
+            cached_len[chosen] = spans.cached_len
+            num_rows += len(spans.owner_R)
+            parts.append((running[chosen][spans.owner_R], spans))
+        owner_R = np.concatenate([owner for owner, _ in parts])
+        q_start, q_end, kv_start, kv_end = (
+            np.concatenate([getattr(spans, name) for _, spans in parts])
+            for name in ("q_start_R", "q_end_R", "kv_start_R", "kv_end_R")
+        )
+        return Rows(owner_R, q_start, q_end, kv_start, kv_end), owner_R, decode_row, cached_len
+
+    def _within_budget(self, running: IntArray, rows: Rows, owner_R: IntArray) -> IntArray:
+        """Indices into ``running`` of the sequences that fit the token budget, longest-waiting first."""
+        slots = self.slots
+        cost_S = np.bincount(owner_R, weights=rows.q_end_R - rows.q_start_R, minlength=len(slots.running))
+        cost = cost_S[running] * np.where(slots.guide_slot[running] >= 0, 2, 1)
+        order = np.argsort(slots.last_run[running], kind="stable")
+        fits = np.cumsum(cost[order]) <= self._token_budget
+        fits[0] = True
+        return np.sort(order[fits])
+
+    def _charge(self, rows: Rows) -> None:
+        slots = self.slots
+        slots.last_run[self._kept] = self._iteration
+        slots.forwards[self._kept] += 1
+        np.add.at(slots.positions, rows.slot_R, rows.q_end_R - rows.q_start_R)
+
+    def _with_twins(self, rows: Rows) -> tuple[Rows, IntArray]:
+        """Repeat the rows of guided sequences for their twins; also returns the twin of each row (-1: none)."""
+        guide_R = self.slots.guide_slot[rows.slot_R]
+        guided = np.flatnonzero(guide_R >= 0)
+        twin_row_R = np.full(len(rows.slot_R), -1)
+        if not len(guided):
+            return rows, twin_row_R
+        twin_row_R[guided] = len(rows.slot_R) + np.arange(len(guided))
+        slot_R = np.concatenate((rows.slot_R, guide_R[guided]))
+        others = (getattr(rows, name) for name in Rows.__slots__[1:])
+        return Rows(slot_R, *(np.concatenate((column, column[guided])) for column in others)), twin_row_R
+
+    def _decode_spans(self, rows: Rows, decode_row: IntArray, twin_row_R: IntArray) -> DecodeSpans:
+        slots = self.slots
+        deciding = np.flatnonzero(decode_row >= 0)
+        deciding = deciding[np.argsort(slots.decoder[self._kept[deciding]], kind="stable")]
+        slot_N, row_N = self._kept[deciding], decode_row[deciding]
+        inner_N = slots.block_start[slot_N] - rows.q_start_R[row_N]
+        offset_R = rows.offset_R
+        twin_N = twin_row_R[row_N]
+        guide_token_N = np.where(twin_N >= 0, offset_R[twin_N] + inner_N, -1)
+        return DecodeSpans(
+            slot_N=slot_N,
+            start_N=slots.block_start[slot_N],
+            end_N=slots.block_end[slot_N],
+            step_N=slots.step[slot_N],
+            first_token_N=offset_R[row_N] + inner_N,
+            guide_slot_N=slots.guide_slot[slot_N],
+            guide_token_N=guide_token_N,
+            force_N=slots.step[slot_N] >= FORCE_AFTER_BLOCK_LENGTHS * slots.block_length[slot_N],
+            drawn_N=slots.drawn[slot_N],
+            banned_N=slots.banned[slot_N],
+            deferred_N=slots.deferred[slot_N],
+            groups=self._groups(slots.decoder[slot_N]),
+        )
+
+    def _groups(self, decoder_N: IntArray) -> tuple[tuple[str, int, int], ...]:
+        numbers, first = np.unique(decoder_N, return_index=True)
+        ends = np.append(first, len(decoder_N))[1:]
+        return tuple(
+            (self._decoders[number], int(start), int(end))
+            for number, start, end in zip(numbers, first, ends, strict=True)
+        )
+
+    def _absorb(self, decoded: DecodeSpans, result: StepResult) -> list[SlotEvent]:
+        slots = self.slots
+        slot_N = decoded.slot_N
+        slots.step[slot_N] += 1
+        slots.denoising_steps[slot_N] += 1
+        status = slots.absorb(slot_N, decoded.start_N, decoded.end_N, result.tokens_NB)
+        last_N = decoded.end_N >= slots.limit[slot_N]
+        stopped_N = status.stop_N >= 0
+        complete_N = status.complete_N & result.done_N
+        if self._fused:
+            ended_N = stopped_N | (last_N & (status.filled_to_N >= slots.limit[slot_N]))
+        else:
+            ended_N = complete_N & (stopped_N | last_N)
+        self._next_blocks(slot_N[complete_N & ~ended_N])
+        self._end(slot_N[ended_N])
+        events_N = complete_N | ended_N | slots.watched[slot_N]
+        events_N &= ~slots.closing[slot_N]
+        return [
+            self._event(int(slot_N[n]), status.completion_len_N[n], ended_N[n], int(status.stop_N[n]))
+            for n in np.flatnonzero(events_N)
+        ]
+
+    def _next_blocks(self, slots_n: IntArray) -> None:
+        slots = self.slots
+        slots.block_start[slots_n] = slots.block_end[slots_n]
+        following = slots.block_end[slots_n] + slots.block_length[slots_n]
+        slots.block_end[slots_n] = np.minimum(following, slots.canvas_len[slots_n])
+        slots.step[slots_n] = 0
+        slots.refreshed[slots_n] = False
+
+    def _end(self, slots_n: IntArray) -> None:
+        """Stop planning for these; unfused exact policies commit their last block first."""
+        slots = self.slots
+        exact = np.array([self._policies[name].exact for name in self._policy_names])[slots.policy[slots_n]]
+        closing = slots_n[exact & (not self._fused)]
+        slots.closing[closing] = True
+        slots.block_start[closing] = slots.block_end[closing]
+        slots.running[slots_n] = slots.closing[slots_n]
+
+    def _event(self, slot: int, completion_len: int, ended: bool, stop: int) -> SlotEvent:
+        if not ended:
+            return SlotEvent(slot, int(completion_len))
+        reason: FinishReason = "stop" if stop >= 0 else "length"
+        return SlotEvent(slot, int(completion_len), reason, stop if stop >= 0 else None)
+
+    def _final_event(self, slot: int) -> SlotEvent:
+        completion_len, stop = self.slots.final_len(slot)
+        return self._event(slot, completion_len, True, stop)
+
+
+def lay_out(
+    prompt_ids: Sequence[int], max_tokens: int, block_length: int, mask_token_id: int, *, aligned: bool
+) -> tuple[IntArray, tuple[int, int]]:
+    """The canvas of a new sequence and its first block to decode.
+
+    Blocks of bidirectional models start behind the prompt, the last one may be short. Blocks of block-causal models
+    are ``aligned`` to position 0: the first may begin with the prompt's tail, and the canvas ends at a boundary.
+    """
+    prompt_len = len(prompt_ids)
+    end = canvas_length(prompt_len, max_tokens, block_length, aligned=aligned)
+    start = prompt_len // block_length * block_length if aligned else prompt_len
+    canvas = np.full(end, mask_token_id, np.int64)
+    canvas[:prompt_len] = prompt_ids
+    return canvas, (start, min(start + block_length, end))
+
+
+def canvas_length(prompt_len: int, max_tokens: int, block_length: int, *, aligned: bool) -> int:
+    """Positions of a canvas; an ``aligned`` one ends at a block boundary."""
+    end = prompt_len + max_tokens
+    return -(-end // block_length) * block_length if aligned else end

@@ -1,0 +1,47 @@
+"""Self-attention around an attention backend: projections, optional QK norm, rotary embedding."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from engine.attention.backend import AttentionBackend
+from engine.layers.linear import Linear, PackedLinear
+from engine.layers.norm import RMSNorm
+from engine.layers.rotary import rotate
+
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values come from one packed projection ``qkv_proj``; ``o_proj`` mixes the heads.
+
+    ``qk_norm_eps`` switches on an RMS norm of each query and key head before the rotation (one weight of size
+    ``head_dim`` for all query heads, one for all key heads). ``bias`` covers all four projections.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        *,
+        bias: bool = False,
+        qk_norm_eps: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        sizes = (num_heads * head_dim, num_kv_heads * head_dim, num_kv_heads * head_dim)
+        self.qkv_proj = PackedLinear(hidden_size, sizes, bias=bias)
+        self.o_proj = Linear(num_heads * head_dim, hidden_size, bias=bias)
+        self.q_norm = RMSNorm(head_dim, qk_norm_eps) if qk_norm_eps is not None else None
+        self.k_norm = RMSNorm(head_dim, qk_norm_eps) if qk_norm_eps is not None else None
+
+    def forward(
+        self, layer: int, x_TD: Tensor, rotary: tuple[Tensor, Tensor], attention: AttentionBackend
+    ) -> Tensor:
+        """Output ``[T, D]``; ``rotary`` holds the cosines and sines of the tokens' positions."""
+        queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)) for part in self.qkv_proj(x_TD))
+        if self.q_norm is not None and self.k_norm is not None:
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
+        mixed_THD = attention.attend(layer, rotate(queries, *rotary), rotate(keys, *rotary), values)
+        output: Tensor = self.o_proj(mixed_THD.flatten(-2))
+        return output

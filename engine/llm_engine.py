@@ -1,0 +1,187 @@
+"""The engine for one model: offline generation, and the step-by-step interface that servers drive.
+
+    engine = LLMEngine.from_pretrained("path/to/checkpoint")
+    outputs = engine.generate(["What is 2 + 3?"], SamplingParams(max_tokens=32))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as SequenceOf
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from engine.build import build_core
+from engine.config import EngineConfig, resolve_max_model_len
+from engine.core import EngineCore, EngineStats, SequenceUpdate
+from engine.errors import InvalidRequestError
+from engine.input_processor import InputProcessor
+from engine.models.checkpoint import open_checkpoint
+from engine.models.loader import LoadProgress
+from engine.models.spec import ModelSpec
+from engine.outputs import RequestOutput
+from engine.sampling_params import SamplingParams
+from engine.sequence import GenerationRequest, Sequence
+from engine.strategy import Strategy, describe_strategies, parse_strategy
+from engine.text_stream import TextStream
+from engine.tokenizer import MissingTokenizer, Tokenizer, load_tokenizer
+
+
+class LLMEngine:
+    """Owns a model's core and the texts of its requests. Not thread-safe: one thread drives it.
+
+    ``validate`` and ``strategy`` only read and may be called from any thread.
+    """
+
+    def __init__(
+        self, core: EngineCore, spec: ModelSpec, tokenizer: Tokenizer, config: EngineConfig, max_model_len: int
+    ) -> None:
+        self._core = core
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.config = config
+        self.max_model_len = max_model_len
+        self._input = InputProcessor(
+            spec,
+            tokenizer,
+            max_model_len,
+            config.max_num_seqs,
+            config.seed,
+            has_text=not isinstance(tokenizer, MissingTokenizer),
+        )
+        self._requests: dict[str, tuple[Sequence, TextStream]] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        config: EngineConfig | None = None,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> LLMEngine:
+        """Load a checkpoint folder in its published layout.
+
+        CheckpointError and ConfigError say what is wrong with the folder or the settings.
+        """
+        config = config or EngineConfig()
+        if config.num_threads is not None:
+            torch.set_num_threads(config.num_threads)
+        checkpoint = open_checkpoint(path, config)
+        spec = checkpoint.spec
+        max_model_len = resolve_max_model_len(config, spec.max_position_embeddings)
+        tokenizer = load_tokenizer(checkpoint.path, {spec.mask_token_id, *spec.stop_token_ids})
+        core = build_core(checkpoint, config, max_model_len, on_progress)
+        return cls(core, spec, tokenizer, config, max_model_len)
+
+    def strategy(self, options: Mapping[str, object]) -> Strategy:
+        """Validate a strategy's options; ``{}`` is the model's default. Errors name the option."""
+        return parse_strategy(options, self._input.limits)
+
+    def describe_strategies(self) -> list[dict[str, object]]:
+        """The decoders and cache policies that suit this model."""
+        return describe_strategies(self.spec.attention)
+
+    def validate(self, request: GenerationRequest) -> Sequence:
+        """Check a request without adding it."""
+        return self._input.process(request)
+
+    def add_request(self, request: GenerationRequest) -> None:
+        """Queue a request. InvalidRequestError, ContextLengthError or OverloadedError when it cannot run."""
+        self.add(self.validate(request))
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a validated request."""
+        if sequence.request_id in self._requests:
+            raise InvalidRequestError(f"request id {sequence.request_id!r} is already in use", "request_id")
+        self._core.add(sequence)
+        stream = TextStream(self.tokenizer.detokenizer(), sequence.request.sampling.stop)
+        self._requests[sequence.request_id] = (sequence, stream)
+
+    def abort(self, request_id: str) -> None:
+        """Drop a request in any state; an unknown id has already finished."""
+        entry = self._requests.pop(request_id, None)
+        if entry is not None:
+            self._core.abort(entry[0])
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self._requests)
+
+    def step(self) -> list[RequestOutput]:
+        """Run one forward; returns the increments that it made visible."""
+        outputs = (self._output(update) for update in self._core.step())
+        return [output for output in outputs if output is not None]
+
+    def generate(
+        self,
+        prompts: SequenceOf[str | SequenceOf[int]],
+        sampling: SamplingParams | None = None,
+        strategy: Strategy | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[RequestOutput]:
+        """Complete all prompts, as many at a time as there are slots; results in order.
+
+        ``on_progress(finished, total)`` is called as requests finish. Without a seed of its own, request i draws with
+        the engine's seed + i.
+        """
+        sampling = sampling or SamplingParams()
+        if sampling.seed is None:
+            seeds = [self.config.seed + index for index in range(len(prompts))]
+        else:
+            seeds = [sampling.seed] * len(prompts)
+        requests = [
+            GenerationRequest(
+                request_id=f"offline-{index}",
+                prompt=prompt,
+                sampling=replace(sampling, seed=seed),
+                strategy=strategy,
+                stream="final",
+            )
+            for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+        return self.run(requests, on_progress)
+
+    def run(
+        self, requests: SequenceOf[GenerationRequest], on_progress: Callable[[int, int], None] | None = None
+    ) -> list[RequestOutput]:
+        """Complete requests of any mixture; the final output of each, in order."""
+        sequences = iter([self.validate(request) for request in requests])
+        finished: dict[str, RequestOutput] = {}
+        room = self.config.max_num_seqs
+        try:
+            while len(finished) < len(requests):
+                while len(self._requests) < room and (sequence := next(sequences, None)) is not None:
+                    self.add(sequence)
+                for output in self.step():
+                    finished |= {output.request_id: output} if output.finished else {}
+                if on_progress is not None:
+                    on_progress(len(finished), len(requests))
+        finally:
+            for request in requests:
+                self.abort(request.request_id)
+        return [finished[request.request_id] for request in requests]
+
+    def stats(self) -> EngineStats:
+        return self._core.stats()
+
+    def _output(self, update: SequenceUpdate) -> RequestOutput | None:
+        sequence = update.sequence
+        _, stream = self._requests[sequence.request_id]
+        ended = update.finish_reason is not None
+        increment = stream.add(update.token_ids, last=ended)
+        if increment.stop is not None and not ended:
+            self._core.abort(sequence)
+        finish = "stop" if increment.stop is not None else update.finish_reason
+        if finish is None and not increment.text and not increment.token_ids and update.canvas is None:
+            return None
+        if finish is not None:
+            del self._requests[sequence.request_id]
+        return RequestOutput(
+            request_id=sequence.request_id,
+            text=increment.text,
+            token_ids=increment.token_ids,
+            usage=replace(update.usage, completion_tokens=stream.num_tokens),
+            finish_reason=finish,
+            stop_reason=increment.stop if increment.stop is not None else update.stop_token_id,
+            canvas=update.canvas,
+        )

@@ -1,0 +1,103 @@
+"""A checkpoint folder resolved to a ModelSpec; no weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.config import EngineConfig
+from engine.errors import CheckpointError
+from engine.models.family import ModelFamily, NetworkShape
+from engine.models.json_fields import JsonFields
+from engine.models.registry import model_family, read_architecture
+from engine.models.resolution import (
+    CheckpointFiles,
+    resolve_block_length,
+    resolve_mask_token,
+    resolve_stop_tokens,
+    resolve_tied_head,
+)
+from engine.models.spec import ModelSpec
+from engine.models.special_tokens import read_special_tokens
+from engine.models.weight_files import WeightFiles, read_weight_files
+
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A folder that can be loaded.
+
+    ``sources`` tells, by the spec's field name, where a value was found that several places may hold.
+    """
+
+    path: Path
+    family: ModelFamily
+    spec: ModelSpec
+    weights: WeightFiles
+    sources: Mapping[str, str]
+
+
+def open_checkpoint(path: str | Path, config: EngineConfig | None = None) -> Checkpoint:
+    """Resolve a folder under the operator's options; CheckpointError or ConfigError says what to change."""
+    folder = checkpoint_folder(path)
+    config_file = JsonFields.read(folder / CONFIG_FILE)
+    architecture = read_architecture(config_file)
+    family = model_family(architecture)
+    config_file.require("quantization_config")
+    shape = family.read_config(config_file)
+    _check_shape(shape)
+    weights = read_weight_files(folder)
+    files = CheckpointFiles(
+        folder=folder,
+        options=config or EngineConfig(),
+        config=config_file,
+        generation=JsonFields.read_optional(folder / "generation_config.json"),
+        special_tokens=read_special_tokens(folder),
+        family=family,
+    )
+    return _assemble(files, architecture, shape, weights)
+
+
+def checkpoint_folder(path: str | Path) -> Path:
+    """The folder as a Path, or a CheckpointError: names of models elsewhere are not fetched."""
+    folder = Path(path)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise CheckpointError(f"{folder} {what}; a checkpoint is a folder with {CONFIG_FILE} and *.safetensors", "path")
+    return folder
+
+
+def _assemble(files: CheckpointFiles, architecture: str, shape: NetworkShape, weights: WeightFiles) -> Checkpoint:
+    mask = resolve_mask_token(files, shape.vocab_size)
+    stops = resolve_stop_tokens(files, shape.vocab_size, mask.value)
+    block = resolve_block_length(files)
+    tied = resolve_tied_head(files.family, shape.tie_word_embeddings, weights.tensors)
+    network = asdict(shape)
+    max_positions_field = network.pop("max_positions_field")
+    network["tie_word_embeddings"] = tied.value
+    spec = ModelSpec(
+        architecture=architecture,
+        attention=files.family.attention,
+        mask_token_id=mask.value,
+        stop_token_ids=stops.value,
+        block_length=block.value,
+        **network,
+    )
+    sources = {
+        "mask_token_id": mask.source,
+        "stop_token_ids": stops.source,
+        "block_length": block.source,
+        "tie_word_embeddings": tied.source,
+        "max_position_embeddings": files.config.where(max_positions_field),
+    }
+    return Checkpoint(path=files.folder, family=files.family, spec=spec, weights=weights, sources=sources)
+
+
+def _check_shape(shape: NetworkShape) -> None:
+    if shape.num_heads % shape.num_kv_heads:
+        heads, kv_heads = shape.num_heads, shape.num_kv_heads
+        raise CheckpointError(f"{CONFIG_FILE}: {heads} heads cannot share {kv_heads} key/value heads", CONFIG_FILE)
+    if shape.head_dim % 2:
+        raise CheckpointError(f"{CONFIG_FILE}: the head dimension {shape.head_dim} must be even", CONFIG_FILE)

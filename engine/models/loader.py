@@ -1,0 +1,151 @@
+"""Weights from safetensors into a model, and back.
+
+The model is built without storage, each parameter is allocated once in its final type and place, and tensors are
+copied one by one out of memory-mapped shards: the peak is the weights themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from engine.errors import CheckpointError, UnsupportedModelError
+from engine.models.registry import model_family
+from engine.models.spec import CheckpointTensor, DiffusionLM, ModelSpec
+from engine.models.weight_files import SINGLE_FILE, STORED_DTYPES, WeightFiles, open_shard, read_weight_files
+
+MAX_LISTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """Bytes of the stored tensors that are in place."""
+
+    loaded_bytes: int
+    total_bytes: int
+    tensor: str
+
+
+def load_model(
+    path: str | Path,
+    spec: ModelSpec,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    on_progress: Callable[[LoadProgress], None] | None = None,
+) -> DiffusionLM:
+    """Load a folder whose facts are ``spec``: in evaluation mode, without gradients.
+
+    CheckpointError names the file or tensor that is missing, unexpected, mis-shaped or damaged.
+    """
+    weights = read_weight_files(Path(path))
+    model = build_model(spec, weights)
+    targets = check_weights(model, weights)
+    _allocate(model, dtype, torch.device(device))
+    parameters = dict(model.named_parameters())
+    loaded, total = 0, sum(weights.tensors[name].num_bytes for name in targets)
+    for file, names in weights.names_by_file().items():
+        with open_shard(weights.folder / file) as shard, torch.no_grad():
+            for name in names:
+                if name not in targets:
+                    continue
+                _rows(parameters, targets[name]).copy_(shard.get_tensor(name))
+                loaded += weights.tensors[name].num_bytes
+                if on_progress is not None:
+                    on_progress(LoadProgress(loaded, total, name))
+    return model.requires_grad_(False).eval()
+
+
+def build_model(spec: ModelSpec, weights: WeightFiles | None = None) -> DiffusionLM:
+    """The network on the meta device: shapes without storage."""
+    if weights is not None and spec.num_layers > len(weights.tensors):
+        raise CheckpointError(
+            f"config.json says {spec.num_layers} layers, but the files hold {len(weights.tensors)} tensors in all",
+            "config.json",
+        )
+    with torch.device("meta"):
+        return model_family(spec.architecture).model_class()(spec)
+
+
+def check_weights(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, CheckpointTensor]:
+    """Match the stored tensors against the network's; returns where each stored tensor goes."""
+    targets = {target.name: target for target in model.checkpoint_tensors()}
+    parameters = dict(model.named_parameters())
+    _check_coverage(parameters, targets.values())
+    ignored = model_family(model.spec.architecture).ignored_tensors
+    missing = [name for name in targets if name not in weights.tensors]
+    if missing:
+        message = f"{weights.folder} lacks {_listed(missing)}; fetch it again or correct config.json"
+        raise CheckpointError(message, missing[0])
+    extra = [name for name in weights.tensors if name not in targets and not any(part in name for part in ignored)]
+    if extra:
+        file = weights.tensors[extra[0]].file
+        message = f"{file} holds {_listed(extra)} that {model.spec.architecture} does not have; correct config.json"
+        raise CheckpointError(message, extra[0])
+    for name, target in targets.items():
+        _check_tensor(name, tuple(_rows(parameters, target).shape), weights)
+    return targets
+
+
+def save_model(model: DiffusionLM, folder: Path, dtype: torch.dtype) -> Path:
+    """Write ``model.safetensors`` with the published names; the file appears complete or not at all."""
+    parameters = dict(model.named_parameters())
+    tensors = {
+        target.name: _rows(parameters, target).detach().to("cpu", dtype, copy=True).contiguous()
+        for target in model.checkpoint_tensors()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / SINGLE_FILE
+    unfinished = folder / f".{SINGLE_FILE}.{os.getpid()}"
+    try:
+        save_file(tensors, unfinished, metadata={"format": "pt"})
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _rows(parameters: Mapping[str, nn.Parameter], target: CheckpointTensor) -> Tensor:
+    return parameters[target.parameter][target.start : target.end]
+
+
+def _allocate(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Give each parameter uninitialised storage; a parameter that two modules share stays shared."""
+    allocated: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in allocated:
+                empty = torch.empty(parameter.shape, dtype=dtype, device=device)
+                allocated[id(parameter)] = nn.Parameter(empty, requires_grad=False)
+            setattr(module, name, allocated[id(parameter)])
+    assert not any(buffer.is_meta for buffer in model.buffers()), "models keep no buffers: nothing would fill them"
+
+
+def _check_coverage(parameters: Mapping[str, nn.Parameter], targets: Iterable[CheckpointTensor]) -> None:
+    """A model must say where every row of every parameter comes from."""
+    rows: defaultdict[str, int] = defaultdict(int)
+    for target in targets:
+        rows[target.parameter] += len(parameters[target.parameter][target.start : target.end])
+    for name, parameter in parameters.items():
+        assert rows[name] == len(parameter), f"{name}: {rows[name]} of {len(parameter)} rows have a source"
+
+
+def _check_tensor(name: str, expected: tuple[int, ...], weights: WeightFiles) -> None:
+    stored = weights.tensors[name]
+    if stored.shape != expected:
+        message = f"{stored.file}: {name} has shape {list(stored.shape)}, config.json implies {list(expected)}"
+        raise CheckpointError(message, name)
+    if stored.dtype not in STORED_DTYPES:
+        message = f"{stored.file}: {name} is stored as {stored.dtype}; only {', '.join(STORED_DTYPES)} are supported"
+        raise UnsupportedModelError(message, name)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''}: {', '.join(names[:MAX_LISTED])}{more}"

@@ -1,0 +1,80 @@
+"""What a checkpoint is, resolved to plain numbers, and the interface of every model.
+
+Shape legend: T tokens of a forward, D hidden size, M positions whose logits are wanted, V logit columns.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from engine.attention.backend import AttentionBackend
+from engine.cache.policy import AttentionPattern
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """Everything the engine needs to know about a checkpoint.
+
+    ``vocab_size`` counts the columns of the logits (LLaDA: ``embedding_size``), which may exceed the tokenizer's.
+    ``attention`` tells the two families apart; ``block_length`` is the default diffusion block (for block-causal
+    models the length they were trained for). ``stop_token_ids`` end a completion.
+    """
+
+    architecture: str
+    attention: AttentionPattern
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rope_theta: float
+    rms_norm_eps: float
+    tie_word_embeddings: bool
+    attention_bias: bool
+    mask_token_id: int
+    stop_token_ids: frozenset[int]
+    block_length: int
+
+
+class CheckpointTensor(NamedTuple):
+    """Where one tensor of a published checkpoint belongs.
+
+    ``name`` is its published name; ``parameter`` the model's parameter; rows ``[start, end)`` of that parameter's
+    first dimension hold it (packed projections take several tensors), all rows when ``end`` is None.
+    """
+
+    name: str
+    parameter: str
+    start: int = 0
+    end: int | None = None
+
+
+class DiffusionLM(nn.Module):
+    """A network of one family. Stateless between forwards: K/V belong to the attention backend."""
+
+    spec: ModelSpec
+
+    @abstractmethod
+    def embed(self, token_ids_T: Tensor) -> Tensor:
+        """Token embeddings ``[T, D]``."""
+
+    @abstractmethod
+    def forward(self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend) -> Tensor:
+        """Hidden states ``[T, D]`` after the final norm; ``positions_T`` are absolute positions for the rotary
+        embedding."""
+
+    @abstractmethod
+    def compute_logits(self, hidden_MD: Tensor) -> Tensor:
+        """Logits ``[M, V]`` of the given hidden states only."""
+
+    @abstractmethod
+    def checkpoint_tensors(self) -> Iterator[CheckpointTensor]:
+        """Every tensor of the published layout and where it goes, for loading and for saving."""

@@ -1,0 +1,59 @@
+"""What a caller gets back: increments of a running request and the final result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a request has cost so far.
+
+    ``forwards`` counts passes of the network in which the request took part (NFE), ``denoising_steps`` those that
+    decided positions; ``positions_computed`` the query positions fed to the network for it.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    forwards: int = 0
+    denoising_steps: int = 0
+    positions_computed: int = 0
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """TPF: completion tokens per forward; 0 before the first forward."""
+        return self.completion_tokens / self.forwards if self.forwards else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanvasStep:
+    """The generated part of a canvas after a denoising step: token ids with the mask id where nothing is decided, and
+    the denoising step (1-based, 0 = still masked) that filled each position."""
+
+    token_ids: tuple[int, ...]
+    revealed_at: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOutput:
+    """One increment of a request; the last one has ``finish_reason`` set.
+
+    ``text`` and ``token_ids`` are what is new since the previous increment (everything, for ``LLMEngine.generate``);
+    increments concatenate to the completion, which never contains a mask, a stop id or a stop string.
+    ``stop_reason`` is the stop id or stop string that ended it. ``canvas`` is set when the request asked for steps.
+    """
+
+    request_id: str
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    usage: Usage = Usage()
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    canvas: CanvasStep | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None

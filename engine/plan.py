@@ -1,0 +1,93 @@
+"""One forward as data: what rank 0 decides on and every rank executes.
+
+Shape legend: R rows, T tokens, N decoded blocks, B width of the widest decoded block. Host arrays are numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.cache.policy import BoolArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a forward: feed the canvas tokens of ``[q_start, q_end)`` of a slot, store their K/V, attend over
+    ``[kv_start, kv_end)``. The forward's tokens are the query spans laid end to end in row order."""
+
+    slot_R: IntArray
+    q_start_R: IntArray
+    q_end_R: IntArray
+    kv_start_R: IntArray
+    kv_end_R: IntArray
+
+    @property
+    def offset_R(self) -> IntArray:
+        """Index of each row's first token among the forward's tokens."""
+        lengths = self.q_end_R - self.q_start_R
+        return np.cumsum(lengths) - lengths
+
+    def tokens(self) -> tuple[IntArray, IntArray]:
+        """Slot and position of every token, ``[T]`` each."""
+        lengths = self.q_end_R - self.q_start_R
+        slot_T = np.repeat(self.slot_R, lengths)
+        shift_T = np.repeat(self.q_start_R - self.offset_R, lengths)
+        return slot_T, np.arange(len(slot_T)) + shift_T
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSpans:
+    """Blocks that the forward decides on, ordered so that the rows of a decoder are adjacent.
+
+    ``first_token_N`` locates the block's first token among the forward's tokens, ``guide_token_N`` that of its
+    unconditional twin in ``guide_slot_N`` (-1: none). ``groups`` are (decoder, first row, end row).
+    """
+
+    slot_N: IntArray
+    start_N: IntArray
+    end_N: IntArray
+    step_N: IntArray
+    first_token_N: IntArray
+    guide_slot_N: IntArray
+    guide_token_N: IntArray
+    force_N: BoolArray
+    drawn_N: BoolArray
+    banned_N: BoolArray
+    deferred_N: BoolArray
+    groups: tuple[tuple[str, int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.slot_N)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A canvas that enters a slot before the forward: its tokens, its pages, and, unless it is the unconditional
+    twin of another, the knobs of its request."""
+
+    slot: int
+    tokens: IntArray
+    pages: IntArray
+    decoder: str | None = None
+    decoder_knobs: Mapping[str, object] | None = None
+    sampling_knobs: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IterationPlan:
+    """One forward, complete and independent of any host state: what rank 0 sends to the other ranks."""
+
+    admitted: tuple[Admission, ...]
+    rows: Rows
+    decoded: DecodeSpans
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What the host learns: the decided blocks as they now stand, and which of them their decoder calls complete."""
+
+    tokens_NB: IntArray
+    done_N: BoolArray

@@ -1,0 +1,158 @@
+"""The host's view of every slot, as arrays: where a sequence stands, what it has cost, and a copy of its canvas.
+
+Shape legend: S slots, L positions of a slot, N decoded blocks, B width of the widest decoded block, K stop ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.cache.policy import BoolArray, IntArray
+
+MAX_STOP_IDS = 32
+"""Most stop ids of a request, the model's own included."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStatus:
+    """Decided blocks after a step, one entry each.
+
+    ``filled_to_N`` is the absolute position of the first mask (the block's end when there is none), ``complete_N``
+    whether no mask is left, ``stop_N`` the first generated stop id with no mask before it (-1: none),
+    ``completion_len_N`` how many tokens of the completion are final.
+    """
+
+    filled_to_N: IntArray
+    complete_N: BoolArray
+    stop_N: IntArray
+    completion_len_N: IntArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotTraits:
+    """What does not change while a sequence runs: numbers of its policy and decoder in the manager's tables, its
+    twin's slot (-1: none), and which optional work its steps need."""
+
+    policy: int
+    decoder: int
+    guide_slot: int
+    drawn: bool
+    banned: bool
+    deferred: bool
+    watched: bool
+
+
+class SlotTable:
+    """Owns the progress of all slots; only IterationManager writes it.
+
+    ``limit`` is the end of the completion (prompt + max_tokens): the canvas of a block-causal model goes on to the
+    block boundary behind it. ``closing`` marks a sequence that only waits for its last commit. ``revealed_at`` holds
+    the 1-based denoising step that filled a position, 0 for masks and for the prompt.
+    """
+
+    def __init__(self, num_slots: int, max_len: int, mask_token_id: int) -> None:
+        def numbers() -> IntArray:
+            return np.zeros(num_slots, np.int64)
+
+        def flags() -> BoolArray:
+            return np.zeros(num_slots, np.bool_)
+
+        self.mask_token_id = mask_token_id
+        self.running, self.closing, self.refreshed = flags(), flags(), flags()
+        self.prompt_len, self.canvas_len, self.limit = numbers(), numbers(), numbers()
+        self.block_start, self.block_end, self.block_length = numbers(), numbers(), numbers()
+        self.cached_len, self.step, self.last_run = numbers(), numbers(), numbers()
+        self.forwards, self.denoising_steps, self.positions = numbers(), numbers(), numbers()
+        self.policy, self.decoder, self.guide_slot = numbers(), numbers(), numbers()
+        self.drawn, self.banned, self.deferred, self.watched = flags(), flags(), flags(), flags()
+        self.stop_ids: IntArray = np.full((num_slots, MAX_STOP_IDS), -1, np.int64)
+        self.tokens: IntArray = np.full((num_slots, max_len + 1), mask_token_id, np.int64)
+        self.revealed_at: IntArray = np.zeros((num_slots, max_len + 1), np.int64)
+        self._knobs: dict[str, npt.NDArray[np.float64]] = {}
+
+    def open(
+        self,
+        slot: int,
+        canvas: IntArray,
+        prompt_len: int,
+        max_tokens: int,
+        first_block: tuple[int, int],
+        block_length: int,
+        stop_ids: Sequence[int],
+        traits: SlotTraits,
+        policy_knobs: Mapping[str, float],
+    ) -> None:
+        """Start a sequence; everything of the slot's former owner is gone."""
+        self.tokens[slot], self.revealed_at[slot] = self.mask_token_id, 0
+        self.tokens[slot, : len(canvas)] = canvas
+        self.prompt_len[slot], self.canvas_len[slot], self.limit[slot] = prompt_len, len(canvas), prompt_len + max_tokens
+        self.block_start[slot], self.block_end[slot] = first_block
+        self.block_length[slot] = block_length
+        for counter in (self.cached_len, self.step, self.last_run, self.forwards, self.denoising_steps, self.positions):
+            counter[slot] = 0
+        self.running[slot], self.closing[slot], self.refreshed[slot] = True, False, False
+        self.stop_ids[slot] = -1
+        self.stop_ids[slot, : len(stop_ids)] = stop_ids
+        for name in SlotTraits.__slots__:
+            getattr(self, name)[slot] = getattr(traits, name)
+        for name, value in policy_knobs.items():
+            self._knobs.setdefault(name, np.zeros(len(self.running)))[slot] = value
+
+    def close(self, slot: int) -> None:
+        """The sequence takes no part in any later plan."""
+        self.running[slot] = False
+
+    def knobs(self, slots: IntArray) -> Mapping[str, npt.NDArray[np.float64]]:
+        """Policy parameters at ``slots``, by name."""
+        return {name: column[slots] for name, column in self._knobs.items()}
+
+    def completion(self, slot: int) -> IntArray:
+        """Generated part of the canvas up to the request's limit, masks and all."""
+        return self.tokens[slot, self.prompt_len[slot] : self.limit[slot]]
+
+    def final_len(self, slot: int) -> tuple[int, int]:
+        """Length of the completion that is final, and the stop id that ends it (-1: none)."""
+        tokens = self.completion(slot)
+        undecided = tokens == self.mask_token_id
+        stops = np.isin(tokens, self.stop_ids[slot][self.stop_ids[slot] >= 0])
+        ends = np.flatnonzero(undecided | stops)
+        if not len(ends):
+            return len(tokens), -1
+        return int(ends[0]), int(tokens[ends[0]]) if stops[ends[0]] else -1
+
+    def absorb(self, slot_N: IntArray, start_N: IntArray, end_N: IntArray, tokens_NB: IntArray) -> BlockStatus:
+        """Take over decided blocks and say how they stand."""
+        width = tokens_NB.shape[1]
+        position_NB = start_N[:, None] + np.arange(width)
+        valid_NB = position_NB < end_N[:, None]
+        column_NB = np.where(valid_NB, position_NB, self.tokens.shape[1] - 1)
+        slot_N1 = slot_N[:, None]
+        changed_NB = valid_NB & (tokens_NB != self.tokens[slot_N1, column_NB])
+        masked_NB = valid_NB & (tokens_NB == self.mask_token_id)
+        row, column = np.nonzero(changed_NB)
+        places = slot_N[row], position_NB[row, column]
+        self.tokens[places] = tokens_NB[row, column]
+        revealed = np.where(masked_NB[row, column], 0, self.denoising_steps[slot_N[row]])
+        self.revealed_at[places] = revealed
+        filled_to_N = _first(masked_NB, start_N, end_N)
+        stops_NB = (tokens_NB[:, :, None] == self.stop_ids[slot_N][:, None, :]).any(axis=2) & valid_NB & ~masked_NB
+        stops_NB &= (position_NB >= self.prompt_len[slot_N1]) & (position_NB < self.limit[slot_N1])
+        stop_at_N = _first(stops_NB, start_N, end_N)
+        stopped_N = stops_NB.any(axis=1) & (stop_at_N < filled_to_N)
+        stop_token_N = np.take_along_axis(tokens_NB, np.minimum(stop_at_N - start_N, width - 1)[:, None], axis=1)[:, 0]
+        final_N = np.minimum(np.where(stopped_N, stop_at_N, filled_to_N), self.limit[slot_N])
+        return BlockStatus(
+            filled_to_N=filled_to_N,
+            complete_N=~masked_NB.any(axis=1),
+            stop_N=np.where(stopped_N, stop_token_N, -1),
+            completion_len_N=np.maximum(final_N - self.prompt_len[slot_N], 0),
+        )
+
+
+def _first(flags_NB: BoolArray, start_N: IntArray, end_N: IntArray) -> IntArray:
+    """Absolute position of the first flag of each row, its end when there is none."""
+    return np.where(flags_NB.any(axis=1), start_N + flags_NB.argmax(axis=1), end_N)

@@ -1,0 +1,1 @@
+"""Training of the embedded checkpoints: data, noise, losses, optimiser, trainer."""

@@ -1,0 +1,97 @@
+"""What differs between the families in training: the network, two parameter names and the published config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.models.llada import LLaDAModel
+from engine.models.sdar import SDARModel
+from engine.models.spec import AttentionPattern, DiffusionLM, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """``embedding`` and ``head`` name parameters; ``config`` renders a spec with the published field names."""
+
+    build: Callable[[ModelSpec], DiffusionLM]
+    architecture: str
+    attention: AttentionPattern
+    embedding: str
+    head: str
+    config: Callable[[ModelSpec], dict[str, object]]
+
+
+def llada_config(spec: ModelSpec) -> dict[str, object]:
+    """``config.json`` of ``LLaDAModelLM``."""
+    (end,) = spec.stop_token_ids
+    return {
+        "architectures": [spec.architecture],
+        "model_type": "llada",
+        "d_model": spec.hidden_size,
+        "n_layers": spec.num_layers,
+        "n_heads": spec.num_heads,
+        "n_kv_heads": spec.num_kv_heads,
+        "mlp_hidden_size": spec.intermediate_size,
+        "block_type": "llama",
+        "block_group_size": 1,
+        "activation_type": "silu",
+        "layer_norm_type": "rms",
+        "layer_norm_with_affine": True,
+        "rms_norm_eps": spec.rms_norm_eps,
+        "rope": True,
+        "rope_theta": spec.rope_theta,
+        "rope_full_precision": True,
+        "alibi": False,
+        "max_sequence_length": spec.max_position_embeddings,
+        "vocab_size": spec.vocab_size,
+        "embedding_size": spec.vocab_size,
+        "mask_token_id": spec.mask_token_id,
+        "eos_token_id": end,
+        "pad_token_id": end,
+        "weight_tying": spec.tie_word_embeddings,
+        "include_bias": False,
+        "include_qkv_bias": False,
+        "bias_for_layer_norm": False,
+        "attention_layer_norm": False,
+        "input_emb_norm": False,
+        "scale_logits": False,
+        "use_cache": False,
+    }
+
+
+def sdar_config(spec: ModelSpec) -> dict[str, object]:
+    """``config.json`` of ``SDARForCausalLM``."""
+    (end,) = spec.stop_token_ids
+    return {
+        "architectures": [spec.architecture],
+        "model_type": "sdar",
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_hidden_layers": spec.num_layers,
+        "num_attention_heads": spec.num_heads,
+        "num_key_value_heads": spec.num_kv_heads,
+        "head_dim": spec.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": spec.max_position_embeddings,
+        "rms_norm_eps": spec.rms_norm_eps,
+        "rope_theta": spec.rope_theta,
+        "rope_scaling": None,
+        "attention_bias": spec.attention_bias,
+        "tie_word_embeddings": spec.tie_word_embeddings,
+        "vocab_size": spec.vocab_size,
+        "block_size": spec.block_length,
+        "mask_token_id": spec.mask_token_id,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "torch_dtype": "bfloat16",
+        "use_cache": False,
+    }
+
+
+FAMILIES: dict[str, Family] = {
+    "llada": Family(LLaDAModel, "LLaDAModelLM", "bidirectional", "wte.weight", "ff_out.weight", llada_config),
+    "sdar": Family(
+        SDARModel, "SDARForCausalLM", "block_causal", "embed_tokens.weight", "lm_head.weight", sdar_config
+    ),
+}

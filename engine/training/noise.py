@@ -1,0 +1,158 @@
+"""Objectives: how a sample becomes one training row.
+
+A row lists tokens with positions, a block index and a flag "noised". Attention follows one rule (see
+:func:`attention_mask`): clean tokens see clean tokens of their own and earlier blocks; noised tokens see the noised tokens of
+their own block and clean tokens of earlier blocks. With a single block of clean tokens that is full attention.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.training.data import EncodedSample
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float32]
+PADDING_BLOCK = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training row of n tokens; ``weights`` is 0 where there is no loss, ``targets`` is then arbitrary."""
+
+    tokens: IntArray
+    positions: IntArray
+    blocks: IntArray
+    noised: NDArray[np.bool_]
+    targets: IntArray
+    weights: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class Objective(ABC):
+    """Turns a sample into a row; ``mask`` and ``end`` are token ids."""
+
+    @abstractmethod
+    def row(self, sample: EncodedSample, mask: int, end: int, rng: np.random.Generator) -> Row:
+        """Draw the noise and lay out the row."""
+
+
+def draw_masks(candidates_KB: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDArray[np.bool_], FloatArray]:
+    """Mask k of each block's n candidates, k uniform in 1..n; return the masks and the weights n / k of the blocks.
+
+    The exact count has less variance than independent draws, with the same expected loss (LLaDA, appendix A).
+    """
+    counts = candidates_KB.sum(axis=1)
+    chosen = rng.integers(1, np.maximum(counts, 1) + 1)
+    keys = np.where(candidates_KB, rng.random(candidates_KB.shape), 2.0)
+    ranks = keys.argsort(axis=1).argsort(axis=1)
+    masked = candidates_KB & (ranks < chosen[:, None])
+    return masked, (counts / chosen).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks(Objective):
+    """Block diffusion with a noised and a clean copy (SDAR section 3; BD3-LM): each block is denoised given the clean past.
+
+    Blocks of 1 make it an autoregressive objective in the layout of a model without shift: the mask at i sees the tokens
+    before i and predicts token i. ``prompt_is_block`` counts blocks from the end of the prompt, which is then one
+    bidirectional block; otherwise blocks count from position 0 of the sequence. Only the answer is noised.
+    """
+
+    block_length: int
+    prompt_is_block: bool = False
+    tail_weight: float = 0.3
+
+    def row(self, sample: EncodedSample, mask: int, end: int, rng: np.random.Generator) -> Row:
+        prompt_len, size = len(sample.prompt), self.block_length
+        origin = prompt_len if self.prompt_is_block else 0
+        unpadded = prompt_len + len(sample.answer)
+        total = unpadded + (origin - unpadded) % size
+        tokens = np.full(total, end, dtype=np.int64)
+        tokens[:unpadded] = sample.prompt + sample.answer
+        positions = np.arange(total)
+        blocks = np.maximum((positions - origin) // size + int(self.prompt_is_block), 0)
+        start = origin + (prompt_len - origin) // size * size
+        candidates = (positions[start:] >= prompt_len).reshape(-1, size)
+        masked_KB, weight_K = draw_masks(candidates, rng)
+        masked = masked_KB.reshape(-1)
+        weights = np.where(masked, np.repeat(weight_K, size), 0.0)
+        weights[positions[start:] >= unpadded] *= self.tail_weight
+        clean = slice(0, total - size)
+        num_clean = total - size
+        return Row(
+            tokens=np.concatenate([np.where(masked, mask, tokens[start:]), tokens[clean]]),
+            positions=np.concatenate([positions[start:], positions[clean]]),
+            blocks=np.concatenate([blocks[start:], blocks[clean]]),
+            noised=np.arange(total - start + num_clean) < total - start,
+            targets=np.concatenate([tokens[start:], tokens[clean]]),
+            weights=np.concatenate([weights, np.zeros(num_clean)]).astype(np.float32),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas(Objective):
+    """Full-sequence masked diffusion as it is met in decoding (LLaDA): prompt, then a canvas under full attention.
+
+    With ``block_length`` a block of the answer is current: decided tokens before it, random masks in it, masks after it up to
+    the canvas's end, loss in the current block only. Without, random masks over the whole canvas. Behind the answer the
+    canvas holds end-of-text ids; those after the first weigh ``tail_weight``.
+    """
+
+    block_length: int | None
+    canvas_multiple: int = 32
+    tail_weight: float = 0.2
+
+    def row(self, sample: EncodedSample, mask: int, end: int, rng: np.random.Generator) -> Row:
+        prompt_len, answer_len = len(sample.prompt), len(sample.answer)
+        canvas_len = self._canvas_len(answer_len, rng)
+        tokens = np.full(prompt_len + canvas_len, end, dtype=np.int64)
+        tokens[: prompt_len + answer_len] = sample.prompt + sample.answer
+        size = self.block_length or canvas_len
+        last_block = min(answer_len, canvas_len - 1) // size
+        first = prompt_len + size * int(rng.integers(0, last_block + 1))
+        positions = np.arange(len(tokens))
+        current = (positions >= first) & (positions < first + size)
+        masked_KB, weight_K = draw_masks(current[None, :], rng)
+        masked = masked_KB[0]
+        weights = np.where(masked, weight_K[0], 0.0).astype(np.float32)
+        weights[prompt_len + answer_len :] *= self.tail_weight
+        return Row(
+            tokens=np.where(masked | (positions >= first + size), mask, tokens),
+            positions=positions,
+            blocks=np.zeros_like(positions),
+            noised=np.zeros(len(tokens), dtype=np.bool_),
+            targets=tokens,
+            weights=weights,
+        )
+
+    def _canvas_len(self, answer_len: int, rng: np.random.Generator) -> int:
+        multiple = self.canvas_multiple
+        rounded = -(-answer_len // multiple) * multiple
+        draw = rng.random()
+        if draw < 0.6:
+            return rounded
+        if draw < 0.85:
+            return rounded + multiple
+        if draw < 0.95:
+            return answer_len + int(rng.integers(0, multiple))
+        return max(rounded, 4 * multiple)
+
+
+def attention_mask(blocks_RN: Tensor, noised_RN: Tensor) -> Tensor:
+    """Boolean ``[R, 1, N, N]``, True where the query may see the key. Padding sees itself and is seen by nothing else."""
+    query, key = blocks_RN[:, :, None], blocks_RN[:, None, :]
+    query_noised, key_noised = noised_RN[:, :, None], noised_RN[:, None, :]
+    earlier_or_own_clean = (key < query) | ((key == query) & ~query_noised)
+    allowed = torch.where(key_noised, query_noised & (key == query), earlier_or_own_clean)
+    allowed &= (key != PADDING_BLOCK) & (query != PADDING_BLOCK)
+    itself = torch.eye(blocks_RN.shape[1], dtype=torch.bool, device=blocks_RN.device)
+    return (allowed | itself)[:, None]

@@ -1,0 +1,83 @@
+"""Named recipes. The two embedded checkpoints are made by ``tiny-llada`` and ``tiny-sdar``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.training.noise import Blocks, Canvas, Objective
+
+AUTOREGRESSIVE = Blocks(1)
+AUTOREGRESSIVE_AFTER_PROMPT = Blocks(1, prompt_is_block=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An objective and its share of the rows."""
+
+    objective: Objective
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A mixture of objectives that holds until the given fraction of the training; ``rate`` scales the learning rates."""
+
+    until: float
+    mixture: tuple[Share, ...]
+    rate: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Shape of a network and how it is trained."""
+
+    family: Literal["llada", "sdar"]
+    stages: tuple[Stage, ...]
+    block_length: int
+    hidden_size: int = 256
+    intermediate_size: int = 448
+    num_layers: int = 5
+    num_heads: int = 8
+    vocab_size: int = 1152
+    max_length: int = 512
+    tokens_per_step: int = 4608
+    muon_rate: float = 0.02
+    adam_rate: float = 0.004
+    warmup_steps: int = 50
+    decay_from: float = 0.55
+    steps: int = 9000
+
+
+RECIPES: dict[str, Recipe] = {
+    "tiny-sdar": Recipe(
+        family="sdar",
+        block_length=4,
+        stages=(
+            Stage(0.3, (Share(AUTOREGRESSIVE, 1.0),)),
+            Stage(0.4, (Share(AUTOREGRESSIVE, 0.5), Share(Blocks(4), 0.5)), 0.8),
+            Stage(1.0, (Share(AUTOREGRESSIVE, 0.15), Share(Blocks(4), 0.5), Share(Blocks(8), 0.35)), 0.7),
+        ),
+    ),
+    "tiny-llada": Recipe(
+        family="llada",
+        block_length=32,
+        stages=(
+            Stage(0.25, (Share(AUTOREGRESSIVE_AFTER_PROMPT, 1.0),)),
+            Stage(
+                0.35,
+                (
+                    Share(AUTOREGRESSIVE_AFTER_PROMPT, 0.3),
+                    Share(Blocks(8, prompt_is_block=True), 0.4),
+                    Share(Canvas(32), 0.3),
+                ),
+                0.8,
+            ),
+            Stage(
+                1.0,
+                (Share(Canvas(8), 0.25), Share(Canvas(16), 0.25), Share(Canvas(32), 0.35), Share(Canvas(None), 0.15)),
+                0.7,
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,1 @@
+"""The wire format of the gRPC service and the code generated from it."""
