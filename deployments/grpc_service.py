@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -14,7 +14,7 @@ from deployments import grpc_api
 from deployments.config import AppConfig
 from deployments.errors import describe
 from deployments.service import GenerationService, add_usage
-from engine.errors import LacunaError, ModelNotFoundError
+from engine.errors import ModelNotFoundError
 from engine.outputs import Usage
 from protos import generation_pb2 as pb
 
@@ -30,12 +30,9 @@ class RpcContext(Protocol):
     def set_details(self, details: str) -> None: ...
 
 
-class RpcFailedError(Exception):
-    """Raised after code and details are set: Serve then sends exactly these."""
-
-
 class GrpcApi:
-    """One method per RPC. Every failure sets the call's status before it is raised, so nothing internal leaks."""
+    """One method per RPC. A failure sets the call's status and returns an empty answer, which gRPC does not send: Serve
+    would log a raised error as a failure of the replica, and send unknown ones to the client with their traceback."""
 
     def __init__(self, service: GenerationService, config: AppConfig) -> None:
         self._service = service
@@ -47,6 +44,7 @@ class GrpcApi:
             return grpc_api.response_of(job, await self._service.complete(job))
         except Exception as error:  # noqa: BLE001 - becomes the call's status
             fail(context, error, request.request_id)
+            return pb.GenerateResponse()
 
     async def generate_stream(
         self, request: pb.GenerateRequest, context: RpcContext
@@ -62,6 +60,7 @@ class GrpcApi:
                         yield chunk
         except Exception as error:  # noqa: BLE001
             fail(context, error, request.request_id)
+            return
         ordered = [usage for _, usage in sorted(usages.items())]
         yield grpc_api.usage_chunk(job, add_usage(ordered, job.num_choices))
 
@@ -70,6 +69,7 @@ class GrpcApi:
             cards = await asyncio.gather(*(self._service.card(model) for model in self._service.model_ids))
         except Exception as error:  # noqa: BLE001
             fail(context, error, "")
+            return pb.ListModelsResponse()
         default = self._config.default_model_id
         return pb.ListModelsResponse(models=[grpc_api.model_of(card, is_default=card.id == default) for card in cards])
 
@@ -81,18 +81,16 @@ class GrpcApi:
             parts = await self._service.strategies(model)
         except Exception as error:  # noqa: BLE001
             fail(context, error, "")
+            return pb.ListStrategiesResponse()
         return pb.ListStrategiesResponse(model=model, strategies=[grpc_api.strategy_of(part) for part in parts])
 
     async def check(self, service: str, context: RpcContext) -> health_pb2.HealthCheckResponse:
         """grpc.health.v1: "" and this service's name stand for all models, a model's id for that model."""
         try:
             return health_pb2.HealthCheckResponse(status=await self._status(service))
-        except ModelNotFoundError:
-            context.set_code(grpc.StatusCode.NOT_FOUND)
-            context.set_details(f"unknown service {service!r}; known are: {self._known_services()}")
-            raise RpcFailedError("unknown service") from None
         except Exception as error:  # noqa: BLE001
             fail(context, error, "")
+            return health_pb2.HealthCheckResponse()
 
     async def watch(self, service: str) -> AsyncGenerator[health_pb2.HealthCheckResponse]:
         """The state now and whenever it changes, until the client goes."""
@@ -113,13 +111,9 @@ class GrpcApi:
         response = health_pb2.HealthCheckResponse
         return response.SERVING if all(healthy) else response.NOT_SERVING
 
-    def _known_services(self) -> str:
-        return ", ".join([SERVICE_NAME, *self._service.model_ids])
 
-
-def fail(context: RpcContext, error: Exception, request_id: str) -> NoReturn:
-    """Set the status of the call and end it."""
+def fail(context: RpcContext, error: Exception, request_id: str) -> None:
+    """Set the status of the call."""
     reply = describe(error, request_id or "without an id")
     context.set_code(reply.row.grpc_code)
     context.set_details(reply.grpc_details())
-    raise RpcFailedError(reply.message) from (None if isinstance(error, LacunaError) else error)

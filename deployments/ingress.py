@@ -2,9 +2,10 @@
 
 Serve finds gRPC methods by the name of the RPC, whatever its service: ``Check`` and ``Watch`` belong to
 ``grpc.health.v1.Health``, the others to ``lacuna.v1.Generation``.
-"""
 
-from __future__ import annotations
+Annotations are real objects here (no ``from __future__ import annotations``): Serve pickles the class by value, and
+FastAPI could not resolve their names in the replica.
+"""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any

@@ -13,12 +13,11 @@ from deployments.config import ModelConfig
 from deployments.messages import GenerateCall, Increment, ModelCard, Prompt, StrategyPart
 from deployments.streams import until
 from engine.async_engine import AsyncEngine
-from engine.config import resolve_max_model_len
 from engine.errors import InvalidRequestError, LacunaError
 from engine.llm_engine import LLMEngine
 from engine.outputs import CanvasStep
 from engine.sequence import GenerationRequest
-from engine.strategy import Strategy, describe_strategies
+from engine.strategy import Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +62,13 @@ class EngineReplica:
             architecture=spec.architecture,
             attention=spec.attention,
             block_length=spec.block_length,
-            max_model_len=resolve_max_model_len(self.engine.config, spec.max_position_embeddings),
+            max_model_len=self.engine.max_model_len,
             default_strategy=self.default_strategy.to_dict(),
         )
 
     async def strategies(self) -> list[StrategyPart]:
         """Decoders and cache policies that this model accepts."""
-        return [StrategyPart(**part) for part in describe_strategies(self.engine.spec.attention)]  # type: ignore[arg-type]
+        return [StrategyPart(**part) for part in self.engine.describe_strategies()]  # type: ignore[arg-type]
 
     async def stats(self) -> dict[str, object]:
         """The engine's counters."""

@@ -53,7 +53,7 @@ class EngineCore:
     def step(self) -> list[SequenceUpdate]:
         """Admit, plan, execute, advance, retire. Without anything to run it returns at once."""
         for sequence, pages in self._scheduler.admit():
-            self._iteration.admit(sequence.slot, sequence.guide_slot, pages, sequence.setup())
+            self._iteration.admit(sequence, pages)
             self._running[sequence.slot] = sequence
         plan = self._iteration.plan()
         if plan is None:

@@ -5,7 +5,8 @@ Shape legend: S slots, R rows, N decoded blocks. Host arrays are numpy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy as np
 from engine.cache.policy import CachePolicy, IntArray, Progress
 from engine.outputs import FinishReason
 from engine.plan import Admission, DecodeSpans, IterationPlan, Rows, StepResult
+from engine.sequence import Sequence
 from engine.slots import SlotTable, SlotTraits
-from engine.strategy import Strategy
 
 MAX_ALIGNED_BLOCK_LENGTH = 256
 """Longest block of a block-causal model: a canvas may exceed prompt + max_tokens by one position less."""
@@ -31,18 +32,6 @@ class SlotEvent:
     completion_len: int
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SequenceSetup:
-    """What a sequence brings with it when it is admitted. ``watched`` asks for news after every step."""
-
-    prompt_ids: Sequence[int]
-    max_tokens: int
-    strategy: Strategy
-    stop_ids: Sequence[int]
-    sampling_knobs: Mapping[str, object]
-    watched: bool = False
 
 
 class IterationManager:
@@ -62,16 +51,19 @@ class IterationManager:
         self._kept: IntArray = np.empty(0, np.int64)
         self._cached_len: IntArray = np.empty(0, np.int64)
 
-    def admit(self, slot: int, guide_slot: int, pages: Sequence[IntArray], sequence: SequenceSetup) -> None:
-        """Start a sequence in ``slot``. With guidance, ``guide_slot`` holds its twin whose prompt is masked (else
-        -1); ``pages`` are the page table rows of the slot and of the twin."""
-        strategy = sequence.strategy
+    def admit(self, sequence: Sequence, pages: SequenceOf[IntArray]) -> None:
+        """Start a sequence in its slot; with guidance, ``guide_slot`` gets its twin whose prompt is masked.
+
+        ``pages`` are the page table rows of the slot and of the twin.
+        """
+        slot, guide_slot, strategy = sequence.slot, sequence.guide_slot, sequence.strategy
+        max_tokens = sequence.request.sampling.max_tokens
         if strategy.decoder not in self._decoders:
             self._decoders.append(strategy.decoder)
         policy = self._policy_names.index(strategy.cache)
         aligned = self._policies[strategy.cache].pattern == "block_causal"
         canvas, first_block = lay_out(
-            sequence.prompt_ids, sequence.max_tokens, strategy.block_length, self.slots.mask_token_id, aligned=aligned
+            sequence.prompt_ids, max_tokens, strategy.block_length, self.slots.mask_token_id, aligned=aligned
         )
         knobs = sequence.sampling_knobs
         traits = SlotTraits(
@@ -81,13 +73,13 @@ class IterationManager:
             drawn=bool(knobs["temperature"]),
             banned=bool(knobs["banned"]),
             deferred=bool(knobs["deferred"]),
-            watched=sequence.watched,
+            watched=sequence.request.stream == "step",
         )
         self.slots.open(
             slot,
             canvas,
             len(sequence.prompt_ids),
-            sequence.max_tokens,
+            max_tokens,
             first_block,
             strategy.block_length,
             sequence.stop_ids,
@@ -283,7 +275,7 @@ class IterationManager:
 
 
 def lay_out(
-    prompt_ids: Sequence[int], max_tokens: int, block_length: int, mask_token_id: int, *, aligned: bool
+    prompt_ids: SequenceOf[int], max_tokens: int, block_length: int, mask_token_id: int, *, aligned: bool
 ) -> tuple[IntArray, tuple[int, int]]:
     """The canvas of a new sequence and its first block to decode.
 

@@ -1,7 +1,7 @@
 """The engine for one model: offline generation, and the step-by-step interface that servers drive.
 
-    engine = LLMEngine.from_pretrained("path/to/checkpoint")
-    outputs = engine.generate(["What is 2 + 3?"], SamplingParams(max_tokens=32))
+engine = LLMEngine.from_pretrained("path/to/checkpoint")
+outputs = engine.generate(["What is 2 + 3?"], SamplingParams(max_tokens=32))
 """
 
 from __future__ import annotations

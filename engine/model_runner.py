@@ -91,9 +91,7 @@ class ModelRunner:
         if len(guided):
             rows = self._tensor(guided)
             twins = self._tensor(decoded.guide_slot_N[guided])
-            self._canvas.apply(
-                twins, blocks.positions_NB[rows], selection.transfer_NB[rows], selection.tokens_NB[rows]
-            )
+            self._canvas.apply(twins, blocks.positions_NB[rows], selection.transfer_NB[rows], selection.tokens_NB[rows])
         assert selection.done_N is not None
         tokens_NB = torch.where(selection.transfer_NB, selection.tokens_NB, blocks.tokens_NB)
         result = torch.cat((tokens_NB, selection.done_N[:, None]), dim=1).cpu().numpy()

@@ -28,7 +28,8 @@ class Rows:
     def offset_R(self) -> IntArray:
         """Index of each row's first token among the forward's tokens."""
         lengths = self.q_end_R - self.q_start_R
-        return np.cumsum(lengths) - lengths
+        offsets: IntArray = np.cumsum(lengths) - lengths
+        return offsets
 
     def tokens(self) -> tuple[IntArray, IntArray]:
         """Slot and position of every token, ``[T]`` each."""

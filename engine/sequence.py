@@ -7,7 +7,6 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.iteration import SequenceSetup
 from engine.sampling_params import SamplingParams
 from engine.strategy import Strategy
 
@@ -55,14 +54,3 @@ class Sequence:
     def num_slots(self) -> int:
         """Slots it takes: two with guidance."""
         return 2 if self.strategy.cfg_scale else 1
-
-    def setup(self) -> SequenceSetup:
-        """What the iteration manager needs to start it."""
-        return SequenceSetup(
-            prompt_ids=self.prompt_ids,
-            max_tokens=self.request.sampling.max_tokens,
-            strategy=self.strategy,
-            stop_ids=self.stop_ids,
-            sampling_knobs=self.sampling_knobs,
-            watched=self.request.stream == "step",
-        )

@@ -89,7 +89,8 @@ class SlotTable:
         """Start a sequence; everything of the slot's former owner is gone."""
         self.tokens[slot], self.revealed_at[slot] = self.mask_token_id, 0
         self.tokens[slot, : len(canvas)] = canvas
-        self.prompt_len[slot], self.canvas_len[slot], self.limit[slot] = prompt_len, len(canvas), prompt_len + max_tokens
+        self.prompt_len[slot], self.canvas_len[slot] = prompt_len, len(canvas)
+        self.limit[slot] = prompt_len + max_tokens
         self.block_start[slot], self.block_end[slot] = first_block
         self.block_length[slot] = block_length
         for counter in (self.cached_len, self.step, self.last_run, self.forwards, self.denoising_steps, self.positions):

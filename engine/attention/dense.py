@@ -15,8 +15,8 @@ class DenseAttention(AttentionBackend):
     """Tokens are ``batch`` sequences of ``length`` laid end to end (T = batch * length).
 
     ``mask`` is boolean, True where a query (row) may see a key (column): ``[N, N]`` for all sequences, or
-    ``[batch, 1, N, N]``; None lets everything see everything. A query that may see nothing gives NaN. Written out rather
-    than fused: on a CPU the backward pass of the fused operator takes several times as long.
+    ``[batch, 1, N, N]``; None lets everything see everything. A query that may see nothing gives NaN. Written out
+    rather than fused: on a CPU the backward pass of the fused operator takes several times as long.
     """
 
     def __init__(self, batch: int, length: int, mask: Tensor | None = None) -> None:
@@ -24,7 +24,9 @@ class DenseAttention(AttentionBackend):
         self._mask = mask
 
     def attend(self, layer: int, queries_THD: Tensor, keys_TKD: Tensor, values_TKD: Tensor) -> Tensor:
-        queries, keys, values = (x.unflatten(0, self._shape).transpose(1, 2) for x in (queries_THD, keys_TKD, values_TKD))
+        queries, keys, values = (
+            x.unflatten(0, self._shape).transpose(1, 2) for x in (queries_THD, keys_TKD, values_TKD)
+        )
         repeats = queries.shape[1] // keys.shape[1]
         if repeats > 1:
             keys, values = keys.repeat_interleave(repeats, 1), values.repeat_interleave(repeats, 1)

@@ -42,9 +42,8 @@ class SDPAAttention(AttentionBackend):
         slot_T, position_T = rows.tokens()
         self._cache = cache
         self._physical_T = torch.from_numpy(_physical(page_table, slot_T, position_T, cache.page_size)).to(device)
-        self._segments = [
-            _segment(rows, first, end, page_table, cache.page_size, device) for first, end in _runs(rows)
-        ]
+        offset_R = rows.offset_R
+        self._segments = [_segment(rows, offset_R, run, page_table, cache.page_size, device) for run in _runs(rows)]
 
     def attend(self, layer: int, queries_THD: Tensor, keys_TKD: Tensor, values_TKD: Tensor) -> Tensor:
         self._cache.store(layer, self._physical_T, keys_TKD, values_TKD)
@@ -88,23 +87,26 @@ def _runs(rows: Rows) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(rows.slot_R)], strict=True))
 
 
-def _segment(
-    rows: Rows, first: int, end: int, page_table: IntArray, page_size: int, device: torch.device
-) -> Segment:
-    kv_start, kv_end = int(rows.kv_start_R[first]), int(rows.kv_end_R[first:end].max())
+def _keys(pages: IntArray, kv_start: int, kv_end: int, page_size: int, device: torch.device) -> slice | Tensor:
+    """Where the keys of one slot lie: a slice when its pages are adjacent, else the physical positions."""
+    first, last = kv_start // page_size, (kv_end - 1) // page_size
+    base = int(pages[first]) * page_size
+    if first == last or (np.diff(pages[first : last + 1]) == 1).all():
+        return slice(base + kv_start % page_size, base + kv_end - first * page_size)
     position_X = np.arange(kv_start, kv_end)
-    physical_X = _physical(page_table, np.full(len(position_X), rows.slot_R[first]), position_X, page_size)
-    keys: slice | Tensor
-    if physical_X[-1] - physical_X[0] == len(physical_X) - 1 and (np.diff(physical_X) == 1).all():
-        keys = slice(int(physical_X[0]), int(physical_X[-1]) + 1)
-    else:
-        keys = torch.from_numpy(physical_X).to(device)
+    return torch.from_numpy(pages[position_X // page_size] * page_size + position_X % page_size).to(device)
+
+
+def _segment(
+    rows: Rows, offset_R: IntArray, run: tuple[int, int], page_table: IntArray, page_size: int, device: torch.device
+) -> Segment:
+    first, last = run[0], run[1] - 1
+    kv_end_R = rows.kv_end_R[first : last + 1]
+    kv_start, kv_end = int(rows.kv_start_R[first]), int(kv_end_R.max())
     mask = None
-    if (rows.kv_end_R[first:end] != kv_end).any():
-        lengths = rows.q_end_R[first:end] - rows.q_start_R[first:end]
-        seen_Q = np.repeat(rows.kv_end_R[first:end], lengths)
-        mask = torch.from_numpy(position_X[None, :] < seen_Q[:, None]).to(device)
-    offset_R = rows.offset_R
-    last = end - 1
-    token_end = int(offset_R[last] + rows.q_end_R[last] - rows.q_start_R[last])
-    return Segment(int(offset_R[first]), token_end, keys, mask)
+    if (kv_end_R != kv_end).any():
+        seen_Q = np.repeat(kv_end_R, rows.q_end_R[first : last + 1] - rows.q_start_R[first : last + 1])
+        mask = torch.from_numpy(np.arange(kv_start, kv_end)[None, :] < seen_Q[:, None]).to(device)
+    end = int(offset_R[last] + rows.q_end_R[last] - rows.q_start_R[last])
+    keys = _keys(page_table[rows.slot_R[first]], kv_start, kv_end, page_size, device)
+    return Segment(int(offset_R[first]), end, keys, mask)

@@ -11,6 +11,9 @@ from rich.console import Console
 from engine.bench.goldens import command as goldens
 from engine.llm_engine import LLMEngine
 
+WIDTH = 160
+"""Columns of tables that go into a file or a pipe."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run the chosen measurement; return the exit code."""
@@ -18,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     replay = commands.add_parser("goldens", help="replay recorded runs of the reference implementations")
     goldens.add_arguments(replay)
-    return goldens.run(parser.parse_args(argv), LLMEngine.from_pretrained, Console())
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    return goldens.run(parser.parse_args(argv), LLMEngine.from_pretrained, console)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from engine.cache.policy import AttentionPattern, CachePolicy, IntArray, Progress, Spans
-from engine.decoding.params import NoParams
+from engine.params import NoParams
 
 _SOURCE = "Fast-dLLM (arXiv 2505.22618), section 3.2"
 

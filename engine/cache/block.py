@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from engine.cache.policy import AttentionPattern, CachePolicy, Progress, Spans
-from engine.decoding.params import NoParams
+from engine.cache.policy import AttentionPattern, CachePolicy, IntArray, Progress, Spans
+from engine.params import NoParams
 
 
 class BlockCache(CachePolicy):
@@ -35,10 +35,8 @@ def block_rows(progress: Progress, *, fused: bool) -> Spans:
     length = progress.block_length
     pending = (progress.block_start - progress.cached_len) // length
     affordable = np.maximum(progress.chunk_len // length, 1)
-    decodes = (progress.block_end > progress.block_start) & (
-        pending + 1 <= affordable if fused else pending == 0
-    )
-    finished = np.where(decodes, pending, np.minimum(pending, affordable))
+    decodes = (progress.block_end > progress.block_start) & (pending + 1 <= affordable if fused else pending == 0)
+    finished: IntArray = np.where(decodes, pending, np.minimum(pending, affordable))
     rows_per_sequence = finished + decodes
     owner_R = np.repeat(np.arange(len(progress)), rows_per_sequence)
     first_row = np.cumsum(rows_per_sequence) - rows_per_sequence

@@ -34,7 +34,8 @@ class BlockManager:
         assert count <= len(self._free), "compare pages_for with num_free_pages first"
         assert (self.page_table[slot] == -1).all(), f"slot {slot} still owns pages"
         self.page_table[slot, :count] = [self._free.pop() for _ in range(count)]
-        return self.page_table[slot].copy()
+        pages: npt.NDArray[np.int64] = self.page_table[slot].copy()
+        return pages
 
     def release(self, slot: int) -> None:
         """Return the pages of ``slot`` to the free list."""

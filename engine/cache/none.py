@@ -10,7 +10,7 @@ import numpy as np
 from engine.cache.bidirectional import single_rows
 from engine.cache.block import block_rows
 from engine.cache.policy import AttentionPattern, CachePolicy, Progress, Spans
-from engine.decoding.params import NoParams
+from engine.params import NoParams
 
 
 class NoCache(CachePolicy):

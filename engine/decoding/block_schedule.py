@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from engine.decoding.decoder import Candidates, Decoder, DecodeRows, Selection
-from engine.decoding.params import params
 from engine.decoding.ranking import top_k
+from engine.params import params
 
 _SOURCE = "SDAR (arXiv 2510.06303), generate.py"
 

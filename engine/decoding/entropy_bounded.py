@@ -9,8 +9,8 @@ from annotated_types import Gt
 from pydantic import Field
 
 from engine.decoding.decoder import Candidates, Decoder, DecodeRows, Selection
-from engine.decoding.params import params
 from engine.decoding.ranking import rank_positions
+from engine.params import params
 
 
 class EntropyBounded(Decoder):

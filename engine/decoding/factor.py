@@ -9,8 +9,8 @@ from annotated_types import Gt
 from pydantic import Field
 
 from engine.decoding.decoder import Candidates, Decoder, DecodeRows, Selection
-from engine.decoding.params import params
 from engine.decoding.ranking import rank_positions
+from engine.params import params
 
 
 class Factor(Decoder):
@@ -26,7 +26,7 @@ class Factor(Decoder):
 
     @params
     class Params:
-        factor: Annotated[float, Gt(0), Field(description="Larger fills more at a time; 1 is the theorem's bound.")] = 1.0
+        factor: Annotated[float, Gt(0), Field(description="Larger fills more at a time; 1 is the theorem.")] = 1.0
         reference_tail: Annotated[bool, Field(description="Also fill a lone last position, as the published code.")] = (
             False
         )

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from engine.columns import ColumnSpec
 from engine.decoding.decoder import Candidates, Decoder, DecodeRows, Selection
-from engine.decoding.params import params
 from engine.decoding.ranking import top_k
+from engine.params import params
 from engine.randomness import uniform
 
 

@@ -76,14 +76,14 @@ def draw(logits_MV: Tensor, mask_token_id: int, drawing: Drawing) -> Proposal:
 
     Temperature 0 takes the argmax of the unchanged logits. Noise is a hash of (seed, step, position, token).
     """
-    greedy_M1 = (drawing.temperature_M == 0)[:, None]
-    scaled_MV = logits_MV / drawing.temperature_M[:, None].where(~greedy_M1, torch.ones_like(greedy_M1, dtype=torch.float32))
+    drawn_M = drawing.temperature_M > 0
+    scaled_MV = logits_MV / drawing.temperature_M.where(drawn_M, 1.0)[:, None]
     allowed_MV = without_token(scaled_MV, mask_token_id)
     kept_MV = filter_top_k_top_p(allowed_MV, drawing.top_k_M, drawing.top_p_M)
     unfiltered_M = (drawing.top_k_M == 0) & (drawing.top_p_M >= 1)
     distribution_MV = kept_MV.clone()
     distribution_MV[:, mask_token_id] = scaled_MV[:, mask_token_id].where(unfiltered_M, -torch.inf)
-    noisy_M1 = (drawing.noise_M.bool() & (drawing.temperature_M > 0))[:, None]
+    noisy_M1 = (drawing.noise_M.bool() & drawn_M)[:, None]
     vocabulary_V = torch.arange(logits_MV.shape[1], device=logits_MV.device)
     noise_MV = gumbel(drawing.seed_M[:, None], drawing.step_M[:, None], drawing.position_M[:, None], vocabulary_V)
     tokens_M = torch.where(noisy_M1, kept_MV + noise_MV, kept_MV).argmax(dim=1)

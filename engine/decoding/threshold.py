@@ -8,8 +8,8 @@ from annotated_types import Ge, Le
 from pydantic import Field
 
 from engine.decoding.decoder import Candidates, Decoder, DecodeRows, Selection
-from engine.decoding.params import params
 from engine.decoding.ranking import best
+from engine.params import params
 
 
 class Threshold(Decoder):

@@ -11,8 +11,8 @@ RESULT_MARK = "####"
 def matches(answer: str, completion: str) -> bool:
     """Compare a completion with the canonical answer.
 
-    An answer with ``####`` asks for the same text after the last ``####``; a JSON object for an equal object; anything else
-    for the same text up to surrounding white space.
+    An answer with ``####`` asks for the same text after the last ``####``; a JSON object for an equal object; anything
+    else for the same text up to surrounding white space.
     """
     answer, completion = answer.strip(), completion.strip()
     if RESULT_MARK in answer:

@@ -35,9 +35,7 @@ class SelfAttention(nn.Module):
         self.q_norm = RMSNorm(head_dim, qk_norm_eps) if qk_norm_eps is not None else None
         self.k_norm = RMSNorm(head_dim, qk_norm_eps) if qk_norm_eps is not None else None
 
-    def forward(
-        self, layer: int, x_TD: Tensor, rotary: tuple[Tensor, Tensor], attention: AttentionBackend
-    ) -> Tensor:
+    def forward(self, layer: int, x_TD: Tensor, rotary: tuple[Tensor, Tensor], attention: AttentionBackend) -> Tensor:
         """Output ``[T, D]``; ``rotary`` holds the cosines and sines of the tokens' positions."""
         queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)) for part in self.qkv_proj(x_TD))
         if self.q_norm is not None and self.k_norm is not None:

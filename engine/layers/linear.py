@@ -38,4 +38,5 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """One tensor per part."""
-        return functional.linear(x, self.weight, self.bias).split(self.part_sizes, dim=-1)
+        parts: tuple[Tensor, ...] = functional.linear(x, self.weight, self.bias).split(self.part_sizes, dim=-1)
+        return parts

@@ -19,7 +19,7 @@ from engine.models.resolution import (
     resolve_tied_head,
 )
 from engine.models.spec import ModelSpec
-from engine.models.special_tokens import read_special_tokens
+from engine.models.special_tokens import SpecialTokens, read_special_tokens
 from engine.models.weight_files import WeightFiles, read_weight_files
 
 CONFIG_FILE = "config.json"
@@ -70,6 +70,7 @@ def checkpoint_folder(path: str | Path) -> Path:
 
 
 def _assemble(files: CheckpointFiles, architecture: str, shape: NetworkShape, weights: WeightFiles) -> Checkpoint:
+    _check_tokenizer(files.special_tokens, shape.vocab_size)
     mask = resolve_mask_token(files, shape.vocab_size)
     stops = resolve_stop_tokens(files, shape.vocab_size, mask.value)
     block = resolve_block_length(files)
@@ -101,3 +102,11 @@ def _check_shape(shape: NetworkShape) -> None:
         raise CheckpointError(f"{CONFIG_FILE}: {heads} heads cannot share {kv_heads} key/value heads", CONFIG_FILE)
     if shape.head_dim % 2:
         raise CheckpointError(f"{CONFIG_FILE}: the head dimension {shape.head_dim} must be even", CONFIG_FILE)
+
+
+def _check_tokenizer(tokens: SpecialTokens, vocab_size: int) -> None:
+    """Every id that a text can encode to must have an embedding."""
+    text, largest = max(tokens.ids.items(), key=lambda item: item[1], default=("", -1))
+    if largest >= vocab_size:
+        message = f"the tokenizer gives {text!r} the id {largest}, but {CONFIG_FILE} has a vocabulary of {vocab_size}"
+        raise CheckpointError(f"{message}; the files belong to different models", "tokenizer.json")

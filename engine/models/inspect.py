@@ -136,9 +136,7 @@ def suitable_cache_policies(spec: ModelSpec) -> tuple[str, ...]:
 def _facts(checkpoint: Checkpoint) -> Mapping[str, Fact]:
     spec, sources = checkpoint.spec, checkpoint.sources
     stops = ", ".join(map(str, sorted(spec.stop_token_ids))) or "none"
-    shape = (
-        f"{spec.num_layers} layers of {spec.hidden_size}, {spec.num_heads}/{spec.num_kv_heads} heads of {spec.head_dim}"
-    )
+    heads = f"{spec.num_heads}/{spec.num_kv_heads} heads of {spec.head_dim}"
     return {
         "attention": Fact(spec.attention.replace("_", "-"), checkpoint.family.name),
         "network": Fact(f"{spec.num_layers} layers of {spec.hidden_size}, {heads}", CONFIG_FILE),

@@ -11,7 +11,7 @@ from engine.models.json_fields import JsonFields
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialTokens:
-    """Ids of added tokens by text, and the tokens with a role; all empty where there is no tokenizer.
+    """Ids of tokens by text, and the tokens with a role; all empty where there is no tokenizer.
 
     Published files disagree about the text of some ids, so one id may have several texts. ``file`` names the file that
     gave the roles.

@@ -33,7 +33,8 @@ class SpecialIds:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> SpecialIds:
-        return cls(*(tokenizer.token_to_id(token) for token in (END, MASK, BEGIN, USER, ASSISTANT, SYSTEM)))
+        vocabulary = tokenizer.get_vocab()
+        return cls(*(vocabulary[token] for token in (END, MASK, BEGIN, USER, ASSISTANT, SYSTEM)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from engine.cache.policy import AttentionPattern
 from engine.models.llada import LLaDAModel
 from engine.models.sdar import SDARModel
-from engine.models.spec import AttentionPattern, DiffusionLM, ModelSpec
+from engine.models.spec import DiffusionLM, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,5 @@ def sdar_config(spec: ModelSpec) -> dict[str, object]:
 
 FAMILIES: dict[str, Family] = {
     "llada": Family(LLaDAModel, "LLaDAModelLM", "bidirectional", "wte.weight", "ff_out.weight", llada_config),
-    "sdar": Family(
-        SDARModel, "SDARForCausalLM", "block_causal", "embed_tokens.weight", "lm_head.weight", sdar_config
-    ),
+    "sdar": Family(SDARModel, "SDARForCausalLM", "block_causal", "embed_tokens.weight", "lm_head.weight", sdar_config),
 }

@@ -13,8 +13,8 @@ HEAD_SCALE = 0.02
 def initialise(model: DiffusionLM, embedding_names: tuple[str, str], generator: torch.Generator) -> None:
     """Normal weights of variance 1 / columns, norms 1, embeddings of variance 1.
 
-    The head starts as a small copy of the embedding: a model that passes a token through already predicts it, and copying
-    from the prompt is learned many times sooner.
+    The head starts as a small copy of the embedding: a model that passes a token through already predicts it, and
+    copying from the prompt is learned many times sooner.
     """
     embedding_name, head_name = embedding_names
     parameters = dict(model.named_parameters())

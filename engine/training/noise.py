@@ -1,8 +1,9 @@
 """Objectives: how a sample becomes one training row.
 
 A row lists tokens with positions, a block index and a flag "noised". Attention follows one rule (see
-:func:`attention_mask`): clean tokens see clean tokens of their own and earlier blocks; noised tokens see the noised tokens of
-their own block and clean tokens of earlier blocks. With a single block of clean tokens that is full attention.
+:func:`attention_mask`): clean tokens see clean tokens of their own and earlier blocks; noised tokens see the noised
+tokens of their own block and clean tokens of earlier blocks. With a single block of clean tokens that is full
+attention.
 """
 
 from __future__ import annotations
@@ -60,11 +61,12 @@ def draw_masks(candidates_KB: NDArray[np.bool_], rng: np.random.Generator) -> tu
 
 @dataclass(frozen=True, slots=True)
 class Blocks(Objective):
-    """Block diffusion with a noised and a clean copy (SDAR section 3; BD3-LM): each block is denoised given the clean past.
+    """Block diffusion with a noised and a clean copy (SDAR section 3; BD3-LM): each block is denoised given the clean
+    past.
 
-    Blocks of 1 make it an autoregressive objective in the layout of a model without shift: the mask at i sees the tokens
-    before i and predicts token i. ``prompt_is_block`` counts blocks from the end of the prompt, which is then one
-    bidirectional block; otherwise blocks count from position 0 of the sequence. Only the answer is noised.
+    Blocks of 1 make it an autoregressive objective in the layout of a model without shift: the mask at i sees the
+    tokens before i and predicts token i. ``prompt_is_block`` counts blocks from the end of the prompt, which is then
+    one bidirectional block; otherwise blocks count from position 0 of the sequence. Only the answer is noised.
     """
 
     block_length: int
@@ -102,9 +104,9 @@ class Blocks(Objective):
 class Canvas(Objective):
     """Full-sequence masked diffusion as it is met in decoding (LLaDA): prompt, then a canvas under full attention.
 
-    With ``block_length`` a block of the answer is current: decided tokens before it, random masks in it, masks after it up to
-    the canvas's end, loss in the current block only. Without, random masks over the whole canvas. Behind the answer the
-    canvas holds end-of-text ids; those after the first weigh ``tail_weight``.
+    With ``block_length`` a block of the answer is current: decided tokens before it, random masks in it, masks after it
+    up to the canvas's end, loss in the current block only. Without, random masks over the whole canvas. Behind the
+    answer the canvas holds end-of-text ids; those after the first weigh ``tail_weight``.
     """
 
     block_length: int | None
@@ -148,7 +150,7 @@ class Canvas(Objective):
 
 
 def attention_mask(blocks_RN: Tensor, noised_RN: Tensor) -> Tensor:
-    """Boolean ``[R, 1, N, N]``, True where the query may see the key. Padding sees itself and is seen by nothing else."""
+    """Boolean ``[R, 1, N, N]``, True where the query may see the key. Padding and the rest do not see each other."""
     query, key = blocks_RN[:, :, None], blocks_RN[:, None, :]
     query_noised, key_noised = noised_RN[:, :, None], noised_RN[:, None, :]
     earlier_or_own_clean = (key < query) | ((key == query) & ~query_noised)

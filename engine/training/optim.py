@@ -24,7 +24,8 @@ def orthogonalise(matrices_KRC: Tensor) -> Tensor:
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return (x.mT if tall else x).float()
+    result: Tensor = (x.mT if tall else x).float()
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Optimiser:
     """Both optimisers of a model; learning rates are given per step as a share of their peaks."""
 
     def __init__(self, model: DiffusionLM, embedding: str, head: str, muon_rate: float, adam_rate: float) -> None:
-        """``embedding`` and ``head`` are parameter names; the embedding learns 2.5 times as fast as the rest of AdamW's."""
+        """``embedding`` and ``head`` name parameters; the embedding learns 2.5 times as fast as the rest of AdamW's."""
         self._model = model
         self._muon_rate = muon_rate
         parameters = dict(model.named_parameters())

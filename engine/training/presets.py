@@ -21,7 +21,8 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A mixture of objectives that holds until the given fraction of the training; ``rate`` scales the learning rates."""
+    """A mixture of objectives that holds until the given fraction of the training; ``rate`` scales the learning
+    rates."""
 
     until: float
     mixture: tuple[Share, ...]

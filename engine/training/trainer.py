@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.attention.dense import DenseAttention
 from engine.errors import ConfigError
 from engine.evaluation.tasks.table import DATA_VERSION
-from engine.models.spec import DiffusionLM, ModelSpec
+from engine.models.spec import ModelSpec
 from engine.training.batches import Batch, Batcher
 from engine.training.checkpoint import load_weights, save_checkpoint
 from engine.training.data import SpecialIds, encoded_samples
@@ -40,9 +40,9 @@ NORM_EPS = 1e-6
 class TrainConfig:
     """What to train and how long.
 
-    ``time_budget_minutes`` (wall clock) ends the training early or late: the schedule follows the elapsed fraction of steps or
-    of time, whichever is further. ``initial`` is a checkpoint folder to go on from. ``compile`` fuses the network with
-    torch.compile, which needs a C++ compiler and about two minutes, and then doubles the speed on a CPU.
+    ``time_budget_minutes`` (wall clock) ends the training early or late: the schedule follows the elapsed fraction of
+    steps or of time, whichever is further. ``initial`` is a checkpoint folder to go on from. ``compile`` fuses the
+    network with torch.compile, which needs a C++ compiler and about two minutes, and then doubles the speed on a CPU.
     """
 
     preset: str
@@ -147,7 +147,8 @@ class Trainer:
             yield from batcher.add(objective.row(sample, self._ids.mask, self._ids.end, rng))
 
     def _compute_hidden(self, tokens_RN: Tensor, positions_RN: Tensor, mask_R1NN: Tensor) -> Tensor:
-        attention = DenseAttention(*tokens_RN.shape, mask_R1NN)
+        batch, length = tokens_RN.shape
+        attention = DenseAttention(batch, length, mask_R1NN)
         hidden_TD: Tensor = self._model(self._model.embed(tokens_RN.flatten()), positions_RN.flatten(), attention)
         return hidden_TD
 
@@ -185,7 +186,11 @@ class Trainer:
             "minutes": round((time.monotonic() - self._started) / 60, 1),
             "recipe": recipe,
             "held_out_accuracy": {
-                kind: {"right": score.right, "total": score.total, "tokens_per_forward": round(score.tokens_per_forward, 2)}
+                kind: {
+                    "right": score.right,
+                    "total": score.total,
+                    "tokens_per_forward": round(score.tokens_per_forward, 2),
+                }
                 for kind, score in scores.items()
             },
         }

@@ -44,8 +44,8 @@ class Score:
 class ReferenceDecoder:
     """Greedy decoding of prompts, block by block.
 
-    Each step fills the most confident masked position of the current block and, with a ``threshold``, all that reach it. A
-    sequence is finished when everything before its first end-of-text id is filled.
+    Each step fills the most confident masked position of the current block and, with a ``threshold``, all that reach
+    it. A sequence is finished when everything before its first end-of-text id is filled.
     """
 
     def __init__(self, model: DiffusionLM, ids: SpecialIds, block_length: int, threshold: float | None) -> None:
@@ -69,7 +69,9 @@ class ReferenceDecoder:
             rows = active_R.nonzero()[:, 0]
             canvas_RN[rows] = self._step(canvas_RN[rows], lengths_R[rows], ends_R[rows])
             forwards_R[rows] += 1
-        return [self._completion(row, int(length)) for row, length in zip(canvas_RN, lengths_R, strict=True)], forwards_R.tolist()
+        return [
+            self._completion(row, int(length)) for row, length in zip(canvas_RN, lengths_R, strict=True)
+        ], forwards_R.tolist()
 
     def _canvas_ends(self, lengths_R: Tensor, max_tokens: int) -> Tensor:
         ends_R = lengths_R + max_tokens

@@ -28,10 +28,10 @@ def test_rows_agree_over_the_transports() -> None:
 
 
 def test_a_subclass_takes_its_nearest_base() -> None:
-    class Special(UnknownStrategyError):
+    class SpecialError(UnknownStrategyError):
         pass
 
-    assert error_row(Special) is ERROR_TABLE[UnknownStrategyError]
+    assert error_row(SpecialError) is ERROR_TABLE[UnknownStrategyError]
     assert error_row(KeyError) is ERROR_TABLE[LacunaError]
 
 

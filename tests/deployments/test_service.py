@@ -48,7 +48,7 @@ async def test_the_engine_gets_the_time_that_is_left() -> None:
 
 async def test_unknown_models_are_refused_with_the_known_ones() -> None:
     service = GenerationService(FakeRouter(), {"fake": FakeEngine()})
-    with pytest.raises(ModelNotFoundError, match="'nope'.*fake") as caught:
+    with pytest.raises(ModelNotFoundError, match=r"'nope'.*fake") as caught:
         await service.complete(job(model="nope"))
     assert caught.value.param == "model"
 

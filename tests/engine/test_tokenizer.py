@@ -49,7 +49,9 @@ def test_a_mask_that_the_files_do_not_mark_special_is_plain_text_all_the_same(tm
 def test_a_vocabulary_that_spells_the_mask_as_a_word_refuses_the_text(tmp_path: Path) -> None:
     words = {"type": "WordLevel", "vocab": {"[UNK]": 0, "MASK": 1, "word": 2}, "unk_token": "[UNK]"}
     pre = {"type": "Whitespace"}
-    write_json(tmp_path / "tokenizer.json", {"version": "1.0", "model": words, "added_tokens": [], "pre_tokenizer": pre})
+    write_json(
+        tmp_path / "tokenizer.json", {"version": "1.0", "model": words, "added_tokens": [], "pre_tokenizer": pre}
+    )
     tokenizer = load_tokenizer(tmp_path, control_ids=[1])
 
     assert tokenizer.encode("word other") == [2, 0]

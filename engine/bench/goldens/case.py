@@ -34,8 +34,9 @@ class RowRun:
 
 
 class Case(ABC):
-    """A recording with a verdict of its own."""
+    """A recording with a verdict of its own. ``folder`` is where it was found, set when it is loaded."""
 
+    folder: Path = Path()
     kind: str
     id: str
     required: bool

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import track
 
 from engine.bench.goldens.case import Case
-from engine.bench.goldens.folders import find_folders
+from engine.bench.goldens.folders import find_folders, unknown_folders
 from engine.bench.goldens.replay import LoadEngine, count_replays, load_cases, replay
-from engine.bench.goldens.results import MODES, Mode, group_by_kind, to_json
-from engine.bench.goldens.table import kind_table
-from engine.config import EngineConfig
+from engine.bench.goldens.results import MODES, Mode, group_by_kind, idle_folders, to_json
+from engine.bench.goldens.table import kind_table, remarks
+from engine.config import parse_engine_config
 from engine.errors import ConfigError
 
 EXIT_OK, EXIT_DIFFERENCES, EXIT_USAGE = 0, 1, 2
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, load_engine: LoadEngine, console: Console
     """Replay, print the tables and, as the last line, the JSON object; return the exit code."""
     try:
         cases = select_cases(arguments.paths, arguments.filter)
-        base = EngineConfig(device=arguments.device, num_threads=arguments.threads)
+        base = parse_engine_config({"device": arguments.device, "num_threads": arguments.threads})
     except ConfigError as error:
         console.print(f"error: {error}", markup=False)
         _emit({"ok": False, "error": str(error)}, arguments.json, console)
@@ -56,9 +56,13 @@ def run(arguments: argparse.Namespace, load_engine: LoadEngine, console: Console
     reports = group_by_kind(track(results, "replaying", total, console=progress, transient=True))
     for report in reports:
         console.print(kind_table(report))
-    summary = to_json(reports)
-    _emit(summary, arguments.json, console)
-    return EXIT_OK if summary["ok"] else EXIT_DIFFERENCES
+    used = [path for path in arguments.paths if any(case.folder.is_relative_to(path) for case in cases)]
+    idle = idle_folders(reports, used)
+    for line in remarks(idle, [folder for path in arguments.paths for folder in unknown_folders(path)]):
+        console.print(line, markup=False)
+    ok = not idle and all(report.ok for report in reports)
+    _emit(to_json(reports, ok=ok), arguments.json, console)
+    return EXIT_OK if ok else EXIT_DIFFERENCES
 
 
 def select_cases(paths: Sequence[Path], pattern: str | None) -> list[Case]:

@@ -1,7 +1,4 @@
-"""Recorded calls of dInfer's decoders on given logits: the rule alone, without a model.
-
-Shape legend: N rows of the batch, B block length, V vocabulary.
-"""
+"""Recorded calls of dInfer's decoders on given logits: the rule alone, without a model."""
 
 from __future__ import annotations
 
@@ -9,18 +6,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.bench.goldens.case import Case, DirectCase, UnreadableCase
+from engine.bench.goldens.complaints import complaint
+from engine.bench.goldens.dinfer_primitives import PrimitiveCase
 from engine.bench.goldens.folders import decoder_files
 from engine.bench.goldens.knobs import decoder_knobs
-from engine.bench.goldens.results import NotSupportedError
-from engine.columns import Columns, knob_columns
-from engine.decoding import DECODERS
-from engine.decoding.decoder import Candidates, Decoder, DecodeRows
-from engine.decoding.sampler import propose
+from engine.bench.goldens.replayed_decoder import ReplayedDecoder
+
+KIND = "dinfer_decoders"
 
 HARNESS_PARAMS = frozenset({"temperature", "use_float64", "remasking"})
 """Constructor arguments that are no knob of the rule: temperature is 0, precision does not decide, remasking names
@@ -32,15 +29,14 @@ token instead, so the replay hands over the other positions only."""
 
 
 class CaseEntry(BaseModel):
-    """One recorded case; ``block_start`` and ``block_end`` may be given per call."""
+    """Some calls of a decoder; ``block_start`` and ``block_end`` may be given per call."""
 
     id: str
-    iters: int = 0
-    block_start: int | list[int] = 0
-    block_end: int | list[int] = 0
+    iters: int
+    block_start: int | list[int]
+    block_end: int | list[int]
     params: dict[str, object]
     iter_threshold: list[float | None] | None = None
-    function: str | None = None
     quirk: bool
 
     def block(self, call: int) -> tuple[int, int]:
@@ -48,18 +44,27 @@ class CaseEntry(BaseModel):
         return (start if isinstance(start, int) else start[call], end if isinstance(end, int) else end[call])
 
 
+class AnyEntry(BaseModel):
+    """A case of any file; those of helper functions name their ``function``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    function: str | None = None
+
+
 class Recording(BaseModel):
     """One file: the calls of one decoder."""
 
     decoder: str
     mask_id: int
-    cases: list[CaseEntry]
+    cases: list[AnyEntry]
 
 
 class DecoderCase(DirectCase):
     """A decoder applied several times to one token array."""
 
-    kind = "dinfer_decoders"
+    kind = KIND
 
     def __init__(self, recording: Recording, entry: CaseEntry, tensors: Mapping[str, Tensor]) -> None:
         self.id = entry.id
@@ -70,79 +75,29 @@ class DecoderCase(DirectCase):
 
     def differences(self) -> list[str]:
         entry = self._entry
-        if entry.function is not None:
-            raise NotSupportedError(f"helper function {entry.function}: not a decoder")
         name = decoder_name(self._recording.decoder, entry.params)
         knobs = decoder_knobs(name, entry.params, HARNESS_PARAMS)
         tokens_NT = self._tensors["x_init"].clone()
-        waits = self._recording.decoder in WAITS_ON_MASK
-        replayed = ReplayedDecoder(DECODERS.get(name)(), knobs, len(tokens_NT), waits)
+        decoder = ReplayedDecoder(name, knobs, len(tokens_NT))
         for call in range(entry.iters):
-            start, end = entry.block(call)
-            threshold = entry.iter_threshold[call] if entry.iter_threshold else None
-            block = tokens_NT[:, start:end]
-            tokens_NT[:, start:end] = replayed.decode(
-                self._tensors["logits"][call].float(), block, self._recording.mask_id, start, threshold
-            )
+            self._decode(decoder, tokens_NT, call)
             if not torch.equal(tokens_NT, self._tensors["x"][call]):
-                wrong = (tokens_NT != self._tensors["x"][call]).nonzero()[0].tolist()
-                return [f"tokens after call {call}: row {wrong[0]} differs at {wrong[1]}"]
+                row, place = (tokens_NT != self._tensors["x"][call]).nonzero()[0].tolist()
+                return [f"tokens after call {call}: row {row} differs at {place}"]
         return []
 
-
-class ReplayedDecoder:
-    """A decoder with its columns, for blocks that are handed in one after another."""
-
-    def __init__(self, decoder: Decoder, knobs: Mapping[str, object], num_rows: int, waits_on_mask: bool) -> None:
-        self._decoder = decoder
-        self._waits_on_mask = waits_on_mask
-        self._knobs = dict(knobs)
-        self._num_rows = num_rows
-        self._slots_N = torch.arange(num_rows)
-        self._columns = Columns(num_rows, torch.device("cpu"))
-        self._columns.declare("knobs", knob_columns(decoder.Params))
-        self._columns.declare("state", decoder.state)
-        self._block_start = -1
-        self._step = 0
-
-    def decode(
-        self, logits_NBV: Tensor, tokens_NB: Tensor, mask_id: int, start: int, threshold: float | None
-    ) -> Tensor:
-        """The block's tokens after one step; ``threshold`` replaces the decoder's own for this call."""
-        self._step = self._step + 1 if start == self._block_start else 0
-        self._block_start = start
-        for slot in range(self._num_rows):
-            override = {} if threshold is None else {"threshold": threshold}
-            self._columns.write("knobs", slot, self._knobs | override)
+    def _decode(self, decoder: ReplayedDecoder, tokens_NT: Tensor, call: int) -> None:
+        """Apply one call to ``tokens_NT`` in place."""
+        mask_id, logits_NBV = self._recording.mask_id, self._tensors["logits"][call]
+        start, end = self._entry.block(call)
+        tokens_NB = tokens_NT[:, start:end]
         masked_NB = tokens_NB == mask_id
-        if self._waits_on_mask:
+        if self._recording.decoder in WAITS_ON_MASK:
             masked_NB &= logits_NBV.argmax(dim=2) != mask_id
-        rows = self._rows(tokens_NB, masked_NB, start)
-        selection = self._decoder.select(self._candidates(logits_NBV, masked_NB, mask_id), rows)
-        self._columns.store("state", self._slots_N, selection.state)
-        return torch.where(selection.transfer_NB, selection.tokens_NB, tokens_NB)
-
-    def _rows(self, tokens_NB: Tensor, masked_NB: Tensor, start: int) -> DecodeRows:
-        num_rows, width = tokens_NB.shape
-        return DecodeRows(
-            tokens_NB=tokens_NB,
-            masked_NB=masked_NB,
-            valid_NB=torch.ones_like(masked_NB),
-            positions_NB=torch.arange(start, start + width).expand(num_rows, width),
-            step_N=torch.full((num_rows,), self._step),
-            seed_N=torch.zeros(num_rows, dtype=torch.int64),
-            knobs=self._columns.view("knobs", self._slots_N),
-            state=self._columns.view("state", self._slots_N),
-        )
-
-    def _candidates(self, logits_NBV: Tensor, masked_NB: Tensor, mask_id: int) -> Candidates:
-        proposal = propose(logits_NBV.flatten(0, 1), mask_id, torch.arange(masked_NB.numel()))
-        shape = masked_NB.shape
-        return Candidates(
-            proposal.tokens_M.view(shape),
-            proposal.confidence_M.view(shape).masked_fill(~masked_NB, -torch.inf),
-            proposal.entropy_M.view(shape).masked_fill(~masked_NB, torch.inf),
-        )
+        threshold = self._entry.iter_threshold[call] if self._entry.iter_threshold else None
+        overrides = {} if threshold is None else {"threshold": threshold}
+        selection = decoder.select(logits_NBV, tokens_NB, masked_NB, mask_id, start, overrides)
+        tokens_NT[:, start:end] = torch.where(selection.transfer_NB, selection.tokens_NB, tokens_NB)
 
 
 def decoder_name(recorded: str, params: Mapping[str, object]) -> str:
@@ -157,13 +112,21 @@ def load(folder: Path) -> Iterator[Case]:
             recording = Recording.model_validate_json(file.read_bytes())
             tensors = load_file(file.with_suffix(".safetensors"))
         except (ValueError, OSError) as error:
-            yield UnreadableCase(DecoderCase.kind, file.stem, str(error))
+            yield UnreadableCase(KIND, file.stem, complaint(error))
         else:
-            for entry in recording.cases:
-                yield DecoderCase(recording, entry, tensors_of(tensors, entry.id))
+            yield from (_case(recording, entry, _tensors_of(tensors, entry.id)) for entry in recording.cases)
 
 
-def tensors_of(tensors: Mapping[str, Tensor], case_id: str) -> dict[str, Tensor]:
+def _case(recording: Recording, entry: AnyEntry, tensors: Mapping[str, Tensor]) -> Case:
+    try:
+        if entry.function is not None:
+            return PrimitiveCase(KIND, entry.id, entry.function, entry.model_extra or {}, recording.mask_id, tensors)
+        return DecoderCase(recording, CaseEntry.model_validate(entry.model_dump()), tensors)
+    except (ValueError, KeyError) as error:
+        return UnreadableCase(KIND, entry.id, complaint(error))
+
+
+def _tensors_of(tensors: Mapping[str, Tensor], case_id: str) -> dict[str, Tensor]:
     """The tensors of one case, without its prefix."""
     prefix = f"{case_id}."
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.bench.goldens.case import Case, GenerationCase, Row, RowRun, UnreadableCase, first_difference
+from engine.bench.goldens.complaints import complaint
 from engine.bench.goldens.knobs import decoder_knobs
 from engine.bench.goldens.lockstep import block_bounds, lock_step
 from engine.bench.goldens.results import Mode, NotSupportedError
@@ -24,17 +25,18 @@ KNOBS = ("threshold", "low_threshold", "credit_alpha", "boost_gamma", "decay_bet
 
 
 class Recording(BaseModel):
-    """One run of ``cases.json``; the decoder's arguments are among the extra fields."""
+    """One run of ``cases.json``; the decoder's arguments are among the extra fields. Runners for block-causal models
+    have no cache settings."""
 
     model_config = ConfigDict(extra="allow")
 
     id: str
     runner: str
     decoder: str
-    cache: str | None
-    cache_update_freq: int | None
-    use_shift: bool
-    start_block_align: bool
+    cache: str | None = None
+    cache_update_freq: int | None = None
+    use_shift: bool = False
+    start_block_align: bool = False
     prompt_length: int
     gen_length: int
     block_length: int
@@ -46,7 +48,7 @@ class Recording(BaseModel):
 
 
 class Recordings(BaseModel):
-    cases: list[Recording]
+    cases: list[dict[str, object]]
 
 
 class DinferCase(GenerationCase):
@@ -166,6 +168,11 @@ def load(folder: Path) -> Iterator[Case]:
     try:
         recordings = Recordings.model_validate_json((folder / "cases.json").read_bytes())
         tensors = load_file(folder / "cases.safetensors")
-        yield from [DinferCase(folder, recording, tensors) for recording in recordings.cases]
-    except (ValueError, KeyError, OSError) as error:
-        yield UnreadableCase(DinferCase.kind, folder.name, repr(error))
+    except (ValueError, OSError) as error:
+        yield UnreadableCase(DinferCase.kind, folder.name, complaint(error))
+        return
+    for number, entry in enumerate(recordings.cases):
+        try:
+            yield DinferCase(folder, Recording.model_validate(entry), tensors)
+        except (ValueError, KeyError) as error:
+            yield UnreadableCase(DinferCase.kind, f"{folder.name}/{entry.get('id', number)}", complaint(error))

@@ -10,6 +10,7 @@ from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.bench.goldens.case import Case, GenerationCase, Row, RowRun, UnreadableCase, first_difference
+from engine.bench.goldens.complaints import complaint
 from engine.bench.goldens.lockstep import block_bounds, lock_step
 from engine.bench.goldens.results import Mode, NotSupportedError
 from engine.sampling_params import SamplingParams
@@ -130,7 +131,7 @@ def load(folder: Path) -> Iterator[Case]:
         try:
             yield FastDllmCase(folder, Recording.model_validate_json(file.read_bytes()))
         except ValueError as error:
-            yield UnreadableCase(FastDllmCase.kind, file.stem, str(error))
+            yield UnreadableCase(FastDllmCase.kind, file.stem, complaint(error))
 
 
 def strategy_options(function: str, params: Params, mode: Mode) -> dict[str, object]:

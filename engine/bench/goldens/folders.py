@@ -25,6 +25,13 @@ def find_folders(path: Path) -> list[Folder]:
     return [folder for child in _children(path) for folder in find_folders(child)]
 
 
+def unknown_folders(path: Path) -> list[Path]:
+    """Children of a parent folder that hold nothing of a known kind."""
+    if recognise(path) is not None:
+        return []
+    return [child for child in _children(path) if not find_folders(child)]
+
+
 def recognise(path: Path) -> str | None:
     """The kind of recording that lies directly in ``path``, or None."""
     if (path / "cases.json").is_file() and (path / "config.json").is_file():

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from engine.bench.goldens import dinfer_decoders, dinfer_e2e, fastdllm, sdar
 from engine.bench.goldens.case import Case, DirectCase, GenerationCase, Row, RowRun
+from engine.bench.goldens.complaints import complaint
 from engine.bench.goldens.folders import Folder
 from engine.bench.goldens.requests import Engine, run_requests
 from engine.bench.goldens.results import CaseResult, Mode, NotSupportedError, Status
@@ -47,6 +48,8 @@ def load_cases(folders: Sequence[Folder]) -> list[Case]:
         own = list(LOADERS[folder.kind](folder.path))
         if not own:
             raise ConfigError(f"{folder.path} holds no case", "PATH")
+        for case in own:
+            case.folder = folder.path
         cases += own
     return cases
 
@@ -59,7 +62,7 @@ def count_replays(cases: Sequence[Case], modes: Sequence[Mode]) -> int:
 def replay(
     cases: Sequence[Case], modes: Sequence[Mode], load_engine: LoadEngine, base: EngineConfig
 ) -> Iterator[CaseResult]:
-    """Replay every case, those with a model in each of ``modes``. Results come engine by engine, not in the order of cases.
+    """Replay every case, those with a model in each of ``modes``; results come engine by engine.
 
     ``base`` gives device and threads; what a recording fixes (mask id, canvas length, fusion) is set per engine.
     """
@@ -93,7 +96,7 @@ def _replay_group(
         except NotSupportedError as missing:
             results.append(_result(case, key.mode, "not_supported", str(missing)))
         except ValueError as error:
-            results.append(_result(case, key.mode, "failed", f"unreadable: {error}"))
+            results.append(_result(case, key.mode, "failed", f"unreadable: {complaint(error)}"))
     try:
         engine = load_engine(key.checkpoint, _engine_config(key, rows, base))
     except UnsupportedModelError as missing:
@@ -161,4 +164,12 @@ def _verdict(case: Case, mode: Mode, differences: Sequence[str]) -> CaseResult:
 
 
 def _result(case: Case, mode: Mode, status: Status, reason: str) -> CaseResult:
-    return CaseResult(kind=case.kind, id=case.id, mode=mode, required=case.required, status=status, reason=reason)
+    return CaseResult(
+        kind=case.kind,
+        folder=str(case.folder),
+        id=case.id,
+        mode=mode,
+        required=case.required,
+        status=status,
+        reason=reason,
+    )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Mode = Literal["parity", "default"]
@@ -20,9 +21,11 @@ class NotSupportedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """One case in one mode. ``reason`` says what differs or what is missing; empty when passed."""
+    """One case in one mode; ``folder`` and ``id`` name it. ``reason`` says what differs or what is missing; empty when
+    passed."""
 
     kind: str
+    folder: str
     id: str
     mode: Mode
     required: bool
@@ -31,6 +34,7 @@ class CaseResult:
 
     def to_dict(self) -> dict[str, object]:
         return {
+            "folder": self.folder,
             "id": self.id,
             "mode": self.mode,
             "required": self.required,
@@ -47,23 +51,23 @@ class KindReport:
     results: tuple[CaseResult, ...]
 
     @property
-    def statuses(self) -> dict[str, Status]:
+    def statuses(self) -> list[Status]:
         """The verdict on each required case over its modes: the worst one counts."""
         return self._verdicts(required=True)
 
     @property
-    def optional_statuses(self) -> dict[str, Status]:
+    def optional_statuses(self) -> list[Status]:
         """The same for cases that an engine may reasonably answer differently."""
         return self._verdicts(required=False)
 
     @property
     def ok(self) -> bool:
         """No required case failed and at least one was replayed: nothing passes by being absent."""
-        counts = Counter(self.statuses.values())
+        counts = Counter(self.statuses)
         return counts["failed"] == 0 and counts["passed"] > 0
 
     def to_dict(self) -> dict[str, object]:
-        required, optional = Counter(self.statuses.values()), Counter(self.optional_statuses.values())
+        required, optional = Counter(self.statuses), Counter(self.optional_statuses)
         return {
             "passed": required["passed"],
             "failed": required["failed"],
@@ -73,12 +77,13 @@ class KindReport:
             "cases": [result.to_dict() for result in self.results],
         }
 
-    def _verdicts(self, *, required: bool) -> dict[str, Status]:
-        worst: dict[str, Status] = {}
+    def _verdicts(self, *, required: bool) -> list[Status]:
+        worst: dict[tuple[str, str], Status] = {}
         for result in self.results:
             if result.required is required:
-                worst[result.id] = _worse(worst.get(result.id, "passed"), result.status)
-        return worst
+                case = result.folder, result.id
+                worst[case] = _worse(worst.get(case, "passed"), result.status)
+        return list(worst.values())
 
 
 def group_by_kind(results: Iterable[CaseResult]) -> list[KindReport]:
@@ -89,10 +94,15 @@ def group_by_kind(results: Iterable[CaseResult]) -> list[KindReport]:
     return [KindReport(kind, tuple(members)) for kind, members in kinds.items()]
 
 
-def to_json(reports: Iterable[KindReport]) -> Mapping[str, object]:
-    """One entry per kind, and ``ok``: everything that was asked for was replayed and passed."""
-    listed = list(reports)
-    return {**{report.kind: report.to_dict() for report in listed}, "ok": bool(listed) and all(r.ok for r in listed)}
+def idle_folders(reports: Sequence[KindReport], folders: Iterable[Path]) -> list[Path]:
+    """Those of ``folders`` in and below which no required case passed: nothing passes by being absent."""
+    passed = {Path(r.folder) for report in reports for r in report.results if r.required and r.status == "passed"}
+    return [folder for folder in folders if not any(place.is_relative_to(folder) for place in passed)]
+
+
+def to_json(reports: Sequence[KindReport], *, ok: bool) -> Mapping[str, object]:
+    """One entry per kind, and the overall verdict."""
+    return {**{report.kind: report.to_dict() for report in reports}, "ok": ok}
 
 
 def _worse(left: Status, right: Status) -> Status:

@@ -11,6 +11,7 @@ from annotated_types import Ge
 from pydantic import BaseModel, Field
 
 from engine.bench.goldens.case import Case, GenerationCase, Row, RowRun, UnreadableCase, first_difference
+from engine.bench.goldens.complaints import complaint
 from engine.bench.goldens.knobs import decoder_knobs
 from engine.bench.goldens.results import Mode
 from engine.bench.goldens.sdar_sampling import load_sampling
@@ -170,7 +171,7 @@ def load(folder: Path) -> Iterator[Case]:
         try:
             recording = Recording.model_validate_json(file.read_bytes())
         except ValueError as error:
-            yield UnreadableCase(SdarCase.kind, file.stem, str(error))
+            yield UnreadableCase(SdarCase.kind, file.stem, complaint(error))
         else:
             yield from (SdarCase(folder, recording, run) for run in recording.runs)
     for name in sorted(_indexed(folder) - {file.stem for file in files}):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.bench.goldens.case import Case, DirectCase, UnreadableCase, first_difference
+from engine.bench.goldens.complaints import complaint
 from engine.decoding.sampler import Drawing, draw, filter_top_k_top_p
 
 TOLERANCE = 1e-5
@@ -82,6 +83,6 @@ def load_sampling(folder: Path) -> Iterator[Case]:
         recording = SamplingRecording.model_validate_json(file.read_bytes())
         tensors = load_file(file.with_suffix(".safetensors"))
     except (ValueError, OSError) as error:
-        yield UnreadableCase(SamplingCase.kind, "sampling", str(error))
+        yield UnreadableCase(SamplingCase.kind, "sampling", complaint(error))
     else:
         yield from (SamplingCase(entry, tensors) for entry in recording.params)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
@@ -30,7 +31,7 @@ class GroupKey(NamedTuple):
 
 def kind_table(report: KindReport) -> Table:
     """Outcomes of one kind, a row per (outcome, reason) with how many cases it covers and some of their names."""
-    statuses = list(report.statuses.values())
+    statuses = report.statuses
     counts = ", ".join(
         f"{statuses.count(status)} {LABELS[status, True][0]}" for status in ("passed", "failed", "not_supported")
     )
@@ -44,6 +45,12 @@ def kind_table(report: KindReport) -> Table:
         names = list(dict.fromkeys(result.id for result in members))
         table.add_row(Text(label, style), modes, str(len(names)), Text(key.reason), Text(_shorten(names)))
     return table
+
+
+def remarks(idle: Sequence[Path], unknown: Sequence[Path]) -> Iterator[str]:
+    """Lines about folders that the tables do not show."""
+    yield from (f"NOT OK: no required case in {folder} was replayed" for folder in idle)
+    yield from (f"left out: {folder} holds no recordings of a known kind" for folder in unknown)
 
 
 def _groups(results: Sequence[CaseResult]) -> list[tuple[GroupKey, list[CaseResult]]]:

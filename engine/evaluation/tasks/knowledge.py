@@ -15,8 +15,8 @@ CAPITALS = {
     "Kenya": "Nairobi", "Chile": "Santiago", "Belgium": "Brussels",
 }  # fmt: skip
 OPPOSITES = (
-    "hot cold|big small|fast slow|old new|up down|day night|happy sad|full empty|open closed|hard soft|light dark|rich poor|"
-    "early late|strong weak|wet dry|loud quiet|clean dirty|long short|left right|near far"
+    "hot cold|big small|fast slow|old new|up down|day night|happy sad|full empty|open closed|hard soft|light dark|"
+    "rich poor|early late|strong weak|wet dry|loud quiet|clean dirty|long short|left right|near far"
 )
 YOUNG = "dog puppy|cat kitten|cow calf|horse foal|sheep lamb|hen chick|duck duckling|bear cub|goat kid|pig piglet"
 COLORS_OF = "snow white|grass green|blood red|coal black|a lemon yellow|the sky blue|chocolate brown|a carrot orange"

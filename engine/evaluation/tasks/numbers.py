@@ -92,7 +92,9 @@ def _boxes(rng: random.Random) -> QuestionAnswer:
     name, item = any_name(rng), rng.choice(ITEMS)
     boxes, each, extra = rng.randint(2, 9), rng.randint(2, 9), rng.randint(2, 9)
     packed = boxes * each
-    prompt = f"{name} has {boxes} boxes with {each} {item} each and {extra} more {item}. How many {item} does {name} have?"
+    prompt = (
+        f"{name} has {boxes} boxes with {each} {item} each and {extra} more {item}. How many {item} does {name} have?"
+    )
     steps = f"The boxes hold {boxes} * {each} = {packed} {item}. Then {packed} + {extra} = {packed + extra} {item}."
     return QuestionAnswer(prompt, _solved(steps, packed + extra))
 

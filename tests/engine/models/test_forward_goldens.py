@@ -79,7 +79,9 @@ def fill(model: DiffusionLM, folder: Path) -> None:
 def logits_of(model: DiffusionLM, ids_BN: Tensor, mask: Tensor | None) -> Tensor:
     batch, length = ids_BN.shape
     with torch.no_grad():
-        hidden = model(model.embed(ids_BN.flatten()), torch.arange(length).repeat(batch), DenseAttention(batch, length, mask))
+        hidden = model(
+            model.embed(ids_BN.flatten()), torch.arange(length).repeat(batch), DenseAttention(batch, length, mask)
+        )
         return model.compute_logits(hidden).unflatten(0, (batch, length))
 
 

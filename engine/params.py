@@ -9,7 +9,7 @@ Fields are numbers with a default, a bound and a description.
 
 from __future__ import annotations
 
-from typing import TypeVar, dataclass_transform
+from typing import TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -20,7 +20,7 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def params(cls: type[T]) -> type[T]:
     """Make ``cls`` a frozen, validated dataclass that refuses unknown fields."""
-    return dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))(cls)
+    return cast("type[T]", dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls))
 
 
 @params

@@ -1,0 +1,63 @@
+"""Starting the application in this process's Ray: what ``lacuna serve`` and the tests use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from deployments.config import AppConfig
+
+logger = logging.getLogger(__name__)
+
+APP_NAME = "lacuna"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Where the application listens. Serve's gRPC port binds to every interface, without TLS, whatever ``host`` is.
+
+    ``ray_address`` "local" starts a Ray of its own that ends with this process; "auto" joins a running cluster.
+    """
+
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 9000
+    ray_address: str = "local"
+    log_to_driver: bool = False
+
+
+@contextmanager
+def serving(config: AppConfig, options: ServerOptions) -> Iterator[None]:
+    """The application, ready to answer, until the block ends."""
+    import ray
+    from ray import serve
+
+    from deployments.app import GRPC_SERVICER_FUNCTIONS, build_app
+
+    own_cluster = not ray.is_initialized()
+    if own_cluster:
+        ray.init(
+            address=options.ray_address,
+            include_dashboard=False if options.ray_address == "local" else None,
+            log_to_driver=options.log_to_driver,
+            logging_level=logging.WARNING,
+        )
+    try:
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": options.host, "port": options.http_port},
+            grpc_options={
+                "port": options.grpc_port,
+                "grpc_servicer_functions": list(GRPC_SERVICER_FUNCTIONS),
+            },
+        )
+        serve.run(build_app(config), name=APP_NAME, route_prefix="/")
+        yield
+    finally:
+        if own_cluster:
+            serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
+        else:
+            serve.delete(APP_NAME)

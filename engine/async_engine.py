@@ -1,0 +1,207 @@
+"""The engine for servers: one thread owns the LLMEngine, any number of asyncio tasks talk to it.
+
+This is the only bridge between the engine and asyncio. Dropping the consumer of :meth:`AsyncEngine.generate` (closing
+or cancelling it) aborts the request: its slot and pages are free before the next forward is planned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from engine.config import EngineConfig
+from engine.core import EngineStats
+from engine.errors import EngineDeadError, LacunaError
+from engine.llm_engine import LLMEngine
+from engine.models.spec import ModelSpec
+from engine.outputs import RequestOutput
+from engine.sequence import GenerationRequest, Sequence
+from engine.strategy import Strategy
+from engine.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+STALL_TIMEOUT_S = 300.0
+"""A forward that takes longer than this counts as hung."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Subscriber:
+    """Where the outputs of a request go: a queue that lives on an event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    queue: asyncio.Queue[RequestOutput | LacunaError]
+
+
+@dataclass(frozen=True, slots=True)
+class _Add:
+    sequence: Sequence
+    subscriber: _Subscriber
+
+
+@dataclass(frozen=True, slots=True)
+class _Abort:
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+class AsyncEngine:
+    """Owns the engine's thread and the subscribers of running requests."""
+
+    def __init__(self, engine: LLMEngine, *, stall_timeout_s: float = STALL_TIMEOUT_S) -> None:
+        self._engine = engine
+        self._stall_timeout_s = stall_timeout_s
+        self._inbox: SimpleQueue[_Add | _Abort | _Stop] = SimpleQueue()
+        self._subscribers: dict[str, _Subscriber] = {}
+        self._failure: BaseException | None = None
+        self._step_started_s: float | None = None
+        self._stats = engine.stats()
+        self._thread = threading.Thread(target=self._run, name="lacuna-engine", daemon=True)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._engine.spec
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._engine.tokenizer
+
+    @property
+    def config(self) -> EngineConfig:
+        return self._engine.config
+
+    @property
+    def max_model_len(self) -> int:
+        return self._engine.max_model_len
+
+    def start(self) -> None:
+        """Start the thread; requests are taken from now on."""
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Stop after the running forward; requests that are still running end with EngineDeadError."""
+        self._inbox.put(_Stop())
+        await asyncio.to_thread(self._thread.join)
+
+    def strategy(self, options: Mapping[str, object]) -> Strategy:
+        """Validate a strategy's options; errors name the option."""
+        return self._engine.strategy(options)
+
+    def describe_strategies(self) -> list[dict[str, object]]:
+        return self._engine.describe_strategies()
+
+    def stats(self) -> EngineStats:
+        """The state after the last forward."""
+        return self._stats
+
+    def check_health(self) -> None:
+        """EngineDeadError when the thread has ended or a forward hangs."""
+        if self._failure is not None or not self._thread.is_alive():
+            raise EngineDeadError(f"the engine has stopped: {self._failure or 'it was closed'}")
+        started_s = self._step_started_s
+        if started_s is not None and time.monotonic() - started_s > self._stall_timeout_s:
+            raise EngineDeadError(f"a forward has been running for more than {self._stall_timeout_s:.0f} s")
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[RequestOutput]:
+        """Increments of one request, the last with its finish reason.
+
+        Errors of the request (InvalidRequestError, OverloadedError ...) are raised at the first increment,
+        EngineDeadError at any.
+        """
+        sequence = self._engine.validate(request)
+        self.check_health()
+        subscriber = _Subscriber(asyncio.get_running_loop(), asyncio.Queue())
+        self._inbox.put(_Add(sequence, subscriber))
+        finished = False
+        try:
+            while not finished:
+                item = await subscriber.queue.get()
+                if isinstance(item, LacunaError):
+                    finished = True
+                    raise item
+                finished = item.finished
+                yield item
+        finally:
+            if not finished:
+                self._inbox.put(_Abort(request.request_id))
+
+    def _run(self) -> None:
+        try:
+            while self._take_commands():
+                if self._engine.has_unfinished_requests():
+                    self._step()
+                self._stats = self._engine.stats()
+        except Exception as error:
+            logger.exception("the engine failed; its requests are ended")
+            self._failure = error
+        self._end_all(f"the engine has stopped: {self._failure or 'it was closed'}")
+
+    def _step(self) -> None:
+        self._step_started_s = time.monotonic()
+        outputs = self._engine.step()
+        self._step_started_s = None
+        deliveries: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Subscriber, RequestOutput]]]
+        deliveries = defaultdict(list)
+        for output in outputs:
+            subscriber = self._subscribers[output.request_id]
+            deliveries[subscriber.loop].append((subscriber, output))
+            if output.finished:
+                del self._subscribers[output.request_id]
+        for loop, items in deliveries.items():
+            _call(loop, items)
+
+    def _take_commands(self) -> bool:
+        """Act on everything in the inbox, waiting only when there is nothing to run; False after a stop."""
+        idle = not self._engine.has_unfinished_requests()
+        while True:
+            try:
+                command = self._inbox.get(block=idle)
+            except Empty:
+                return True
+            idle = False
+            if isinstance(command, _Stop):
+                return False
+            if isinstance(command, _Abort):
+                self._subscribers.pop(command.request_id, None)
+                self._engine.abort(command.request_id)
+            else:
+                self._add(command)
+
+    def _add(self, command: _Add) -> None:
+        try:
+            self._engine.add(command.sequence)
+        except LacunaError as error:
+            _call(command.subscriber.loop, [(command.subscriber, error)])
+        else:
+            self._subscribers[command.sequence.request_id] = command.subscriber
+
+    def _end_all(self, message: str) -> None:
+        pending = list(self._subscribers.values())
+        self._subscribers.clear()
+        while not self._inbox.empty():
+            command = self._inbox.get()
+            if isinstance(command, _Add):
+                pending.append(command.subscriber)
+        for subscriber in pending:
+            _call(subscriber.loop, [(subscriber, EngineDeadError(message))])
+
+
+def _call(loop: asyncio.AbstractEventLoop, items: Iterable[tuple[_Subscriber, RequestOutput | LacunaError]]) -> None:
+    """Put items into their queues on their loop; a loop that has closed took its consumers with it."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(_put, items)
+
+
+def _put(items: Iterable[tuple[_Subscriber, RequestOutput | LacunaError]]) -> None:
+    for subscriber, item in items:
+        subscriber.queue.put_nowait(item)

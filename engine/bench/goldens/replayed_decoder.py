@@ -1,0 +1,72 @@
+"""A decoder of the engine on blocks and logits that are handed in, as recordings of single rules need it.
+
+Shape legend: N rows of the batch, B block length, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from engine.columns import Columns, knob_columns
+from engine.decoding import DECODERS
+from engine.decoding.decoder import Candidates, DecodeRows, Selection
+from engine.decoding.sampler import propose
+
+
+class ReplayedDecoder:
+    """Owns the decoder's columns; calls for the same block continue its steps, another block starts at step 0."""
+
+    def __init__(self, name: str, knobs: Mapping[str, object], num_rows: int) -> None:
+        self._decoder = DECODERS.get(name)()
+        self._knobs = knobs
+        self._slots_N = torch.arange(num_rows)
+        self._columns = Columns(num_rows, torch.device("cpu"))
+        self._columns.declare("knobs", knob_columns(self._decoder.Params))
+        self._columns.declare("state", self._decoder.state)
+        self._block_start = -1
+        self._step = 0
+
+    def select(
+        self,
+        logits_NBV: Tensor,
+        tokens_NB: Tensor,
+        masked_NB: Tensor,
+        mask_id: int,
+        start: int = 0,
+        overrides: Mapping[str, object] | None = None,
+    ) -> Selection:
+        """One step on the block at ``start``; ``overrides`` replace knobs for this call."""
+        self._step = self._step + 1 if start == self._block_start else 0
+        self._block_start = start
+        for slot in self._slots_N.tolist():
+            self._columns.write("knobs", slot, {**self._knobs, **(overrides or {})})
+        rows = self._rows(tokens_NB, masked_NB, start)
+        selection = self._decoder.select(_candidates(logits_NBV, masked_NB, mask_id), rows)
+        self._columns.store("state", self._slots_N, selection.state)
+        return selection
+
+    def _rows(self, tokens_NB: Tensor, masked_NB: Tensor, start: int) -> DecodeRows:
+        num_rows, width = tokens_NB.shape
+        return DecodeRows(
+            tokens_NB=tokens_NB,
+            masked_NB=masked_NB,
+            valid_NB=torch.ones_like(masked_NB),
+            positions_NB=torch.arange(start, start + width).expand(num_rows, width),
+            step_N=torch.full((num_rows,), self._step),
+            seed_N=torch.zeros(num_rows, dtype=torch.int64),
+            knobs=self._columns.view("knobs", self._slots_N),
+            state=self._columns.view("state", self._slots_N),
+        )
+
+
+def _candidates(logits_NBV: Tensor, masked_NB: Tensor, mask_id: int) -> Candidates:
+    proposal = propose(logits_NBV.flatten(0, 1).float(), mask_id, torch.arange(masked_NB.numel()))
+    shape = masked_NB.shape
+    return Candidates(
+        proposal.tokens_M.view(shape),
+        proposal.confidence_M.view(shape).masked_fill(~masked_NB, -torch.inf),
+        proposal.entropy_M.view(shape).masked_fill(~masked_NB, torch.inf),
+    )

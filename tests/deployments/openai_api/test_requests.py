@@ -1,0 +1,147 @@
+"""deployments/openai_api: bodies to jobs, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from deployments.config import AppConfig
+from deployments.messages import ChatMessage, Job
+from deployments.openai_api.convert import chat_job, completion_job, invalid_body
+from deployments.openai_api.requests import IGNORED_FIELDS, NEUTRAL_FIELDS, ChatBody, CompletionBody
+from engine.errors import InvalidRequestError
+
+CONFIG = AppConfig.parse({"models": "m=/x"})
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def complete(headers: dict[str, str] | None = None, **body: Any) -> Job:
+    try:
+        return completion_job(CompletionBody.model_validate({"prompt": "hi"} | body), CONFIG, headers or {})
+    except ValidationError as error:
+        raise invalid_body(error) from None
+
+
+def chat(**body: Any) -> Job:
+    try:
+        return chat_job(ChatBody.model_validate({"messages": MESSAGES} | body), CONFIG, {})
+    except ValidationError as error:
+        raise invalid_body(error) from None
+
+
+def test_openais_fields_arrive() -> None:
+    job = complete(max_tokens=5, temperature=0.5, top_p=0.9, seed=3, stop=["\n", "."], n=2, model="m")
+    sampling = job.calls[1].sampling
+    assert (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.seed) == (5, 0.5, 0.9, 4)
+    assert sampling.stop == ("\n", ".")
+    assert job.request_id.startswith("cmpl-")
+
+
+def test_additional_sampling_fields_arrive() -> None:
+    job = complete(top_k=4, stop_token_ids=[5], ignore_eos=True, priority=-2, timeout_ms=1500, stop="x")
+    sampling = job.calls[0].sampling
+    assert (sampling.top_k, sampling.stop_token_ids, sampling.ignore_eos, sampling.stop) == (4, {5}, True, ("x",))
+    assert (job.priority, job.timeout_s) == (-2, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "texts", "ids"),
+    [
+        ("a", ["a"], [None]),
+        (["a", "b"], ["a", "b"], [None, None]),
+        ([1, 2], [None], [(1, 2)]),
+        ([[1], [2, 3]], [None, None], [(1,), (2, 3)]),
+    ],
+)
+def test_the_four_kinds_of_prompt(prompt: object, texts: list[str | None], ids: list[tuple[int, ...] | None]) -> None:
+    job = complete(prompt=prompt)
+    assert [call.prompt.text for call in job.calls] == texts
+    assert [call.prompt.token_ids for call in job.calls] == ids
+
+
+def test_strategy_and_stream_mode_are_told_apart() -> None:
+    job = complete(stream=True, diffusion={"decoder": "threshold", "threshold": 0.9, "stream": "step"})
+    assert job.calls[0].strategy == {"decoder": "threshold", "threshold": 0.9}
+    assert job.calls[0].stream == "step"
+    assert complete(stream=True).calls[0].stream == "block"
+    assert complete().calls[0].stream == "final"
+
+
+def test_trace_and_session_travel_in_our_own_request() -> None:
+    call = complete(headers={"traceparent": "00-a-b-01", "x-session-id": "s"}).calls[0]
+    assert (call.traceparent, call.session_id) == ("00-a-b-01", "s")
+
+
+def test_messages() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    answered = {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None, "annotations": []}
+    job = chat(messages=[{"role": "user", "content": parts}, answered], max_completion_tokens=9)
+    assert job.calls[0].prompt.messages == (ChatMessage("user", "ab"), ChatMessage("assistant", "x"))
+    assert job.calls[0].sampling.max_tokens == 9
+
+
+def test_what_asks_for_nothing_is_accepted() -> None:
+    neutral = {name: values[0] for name, values in NEUTRAL_FIELDS.items() if values}
+    neutral |= {name: None for name, values in NEUTRAL_FIELDS.items() if not values}
+    assert complete(**neutral, **dict.fromkeys(IGNORED_FIELDS, "x")).calls
+    assert chat(**neutral).calls
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"logprobs": 0}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
+        ({"echo": True}, "echo"),
+        ({"best_of": 2}, "best_of"),
+        ({"suffix": "end"}, "suffix"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"max_token": 3}, "max_token"),
+        ({"temperature": "warm"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"n": 0}, "n"),
+        ({"seed": 2**70}, "seed"),
+        ({"stop": 3}, "stop"),
+        ({"stop": [1]}, "stop"),
+        ({"prompt": {"a": 1}}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include": True}}, "stream_options"),
+        ({"diffusion": "threshold"}, "diffusion"),
+        ({"diffusion": {"stream": "token"}}, "diffusion.stream"),
+        ({"diffusion": {"stream": "step"}}, "diffusion.stream"),
+        ({"timeout_ms": 0}, "timeout_ms"),
+        ({"model": 3}, "model"),
+    ],
+)
+def test_refusals_name_the_field(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        complete(**body)
+    assert caught.value.param is not None
+    assert caught.value.param.startswith(param)
+    assert param in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": "x", "name": "bob"}]}, "messages.0.name"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_completion_tokens"),
+        ({"prompt": "hi"}, "prompt"),
+    ],
+)
+def test_refusals_of_conversations(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        chat(**body)
+    assert caught.value.param is not None
+    assert caught.value.param.startswith(param)
