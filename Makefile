@@ -39,7 +39,7 @@ test-fast: $(STAMP) ## the tests that need neither Ray nor a GPU
 lint: $(STAMP) ## ruff (rules and format) and the import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 type: $(STAMP) ## mypy, strict
 	$(BIN)/mypy

@@ -96,7 +96,7 @@ class FastTokenizer(Tokenizer):
             guards.append(match.group())
             return f"{GUARD_OPEN}{len(guards) - 1}{GUARD_CLOSE}"
 
-        return {"role": role, "content": self._guard_pattern.sub(guard, content)}
+        return {"role": ROLES[role], "content": self._guard_pattern.sub(guard, content)}
 
     def _encode_rendered(self, text: str, guards: list[str]) -> Iterator[int]:
         """What the template wrote as special tokens becomes their ids, all between them is plain text."""

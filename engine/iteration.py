@@ -94,7 +94,6 @@ class IterationManager:
 
     def release(self, slot: int) -> None:
         """Forget the sequence in ``slot``; it takes no part in any later plan."""
-        self._admissions = [item for item in self._admissions if item.slot != slot]
         self.slots.close(slot)
 
     def plan(self) -> IterationPlan | None:

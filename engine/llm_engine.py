@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -51,7 +51,7 @@ class LLMEngine:
             config.seed,
             has_text=not isinstance(tokenizer, MissingTokenizer),
         )
-        self._requests: dict[str, tuple[Sequence, TextStream]] = {}
+        self._requests: dict[str, _Running] = {}
 
     @classmethod
     def from_pretrained(
@@ -96,13 +96,13 @@ class LLMEngine:
             raise InvalidRequestError(f"request id {sequence.request_id!r} is already in use", "request_id")
         self._core.add(sequence)
         stream = TextStream(self.tokenizer.detokenizer(), sequence.request.sampling.stop)
-        self._requests[sequence.request_id] = (sequence, stream)
+        self._requests[sequence.request_id] = _Running(sequence, stream)
 
     def abort(self, request_id: str) -> None:
         """Drop a request in any state; an unknown id has already finished."""
-        entry = self._requests.pop(request_id, None)
-        if entry is not None:
-            self._core.abort(entry[0])
+        running = self._requests.pop(request_id, None)
+        if running is not None:
+            self._core.abort(running.sequence)
 
     def has_unfinished_requests(self) -> bool:
         return bool(self._requests)
@@ -166,22 +166,47 @@ class LLMEngine:
 
     def _output(self, update: SequenceUpdate) -> RequestOutput | None:
         sequence = update.sequence
-        _, stream = self._requests[sequence.request_id]
+        running = self._requests[sequence.request_id]
         ended = update.finish_reason is not None
-        increment = stream.add(update.token_ids, last=ended)
+        increment = running.stream.add(update.token_ids, last=ended)
         if increment.stop is not None and not ended:
             self._core.abort(sequence)
         finish = "stop" if increment.stop is not None else update.finish_reason
-        if finish is None and not increment.text and not increment.token_ids and update.canvas is None:
+        running.text += increment.text
+        running.token_ids += increment.token_ids
+        if finish is None and not running.has_news(update):
             return None
         if finish is not None:
             del self._requests[sequence.request_id]
+        text, token_ids = running.take()
         return RequestOutput(
             request_id=sequence.request_id,
-            text=increment.text,
-            token_ids=increment.token_ids,
-            usage=replace(update.usage, completion_tokens=stream.num_tokens),
+            text=text,
+            token_ids=token_ids,
+            usage=replace(update.usage, completion_tokens=running.stream.num_tokens),
             finish_reason=finish,
             stop_reason=increment.stop if increment.stop is not None else update.stop_token_id,
             canvas=update.canvas,
         )
+
+
+@dataclass(slots=True)
+class _Running:
+    """A request in the engine, with what is visible but not handed out yet."""
+
+    sequence: Sequence
+    stream: TextStream
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+
+    def has_news(self, update: SequenceUpdate) -> bool:
+        """Whether an increment is due before the end."""
+        if self.sequence.request.stream == "final":
+            return False
+        return bool(self.text or self.token_ids or update.canvas is not None)
+
+    def take(self) -> tuple[str, tuple[int, ...]]:
+        """Hand out what there is."""
+        taken = self.text, self.token_ids
+        self.text, self.token_ids = "", ()
+        return taken

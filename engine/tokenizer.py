@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
-ROLES = ("system", "user", "assistant")
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+"""Roles of a message and the role that chat templates know them by."""
 
 
 class Tokenizer(ABC):
@@ -40,7 +41,7 @@ class Tokenizer(ABC):
     def apply_chat_template(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
         """Ids of a conversation, up to where the assistant's answer begins.
 
-        A message has a ``role`` (system, user or assistant) and a ``content``. InvalidRequestError when the template
+        A message has a ``role`` (one of ``ROLES``) and a ``content``. InvalidRequestError when the template
         refuses them or when there is no template.
         """
 

@@ -20,7 +20,7 @@ from engine.training.tokenizer import save_tokenizer
 def save_checkpoint(
     folder: Path, model: DiffusionLM, family: Family, tokenizer: Tokenizer, record: dict[str, object]
 ) -> None:
-    """Write config, weights (bfloat16), tokenizer and ``record`` (``training.json``); ``folder`` changes all at once."""
+    """Write config, weights (bfloat16), tokenizer and ``record`` (``training.json``). ``folder`` changes at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
     parameters = dict(model.named_parameters())

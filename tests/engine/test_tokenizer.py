@@ -93,6 +93,12 @@ def test_chat_template_writes_real_special_tokens(folder: Path, tokenizer: Token
     assert [i for i in token_ids if i in tokenizer.special_ids] == [BOS, SYSTEM, USER, ASSISTANT, USER, ASSISTANT]
 
 
+def test_a_developer_message_is_a_system_message(tokenizer: Tokenizer) -> None:
+    as_developer = tokenizer.apply_chat_template([{"role": "developer", "content": "be brief"}, user("gap")])
+
+    assert as_developer == tokenizer.apply_chat_template([{"role": "system", "content": "be brief"}, user("gap")])
+
+
 @pytest.mark.parametrize("text", NAUGHTY)
 def test_chat_contents_cannot_write_special_tokens(tokenizer: Tokenizer, text: str) -> None:
     token_ids = tokenizer.apply_chat_template([user(f"say {text}")])

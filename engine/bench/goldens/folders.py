@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+CASE_MARKS: Mapping[str, frozenset[str]] = {
+    "fastdllm": frozenset({"function", "checkpoint", "expected"}),
+    "sdar": frozenset({"runs", "checkpoint", "denoising_steps"}),
+}
+"""Fields by which a file in ``cases/`` is known."""
+
+DECODER_MARKS = frozenset({"decoder", "vocab_size", "cases"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +43,12 @@ def recognise(path: Path) -> str | None:
     """The kind of recording that lies directly in ``path``, or None."""
     if (path / "cases.json").is_file() and (path / "config.json").is_file():
         return "dinfer_e2e"
-    sample = _first_json(sorted((path / "cases").glob("*.json")))
-    if {"function", "checkpoint", "expected"} <= sample.keys():
-        return "fastdllm"
-    if {"runs", "checkpoint", "denoising_steps"} <= sample.keys():
-        return "sdar"
-    if decoder_files(path):
-        return "dinfer_decoders"
-    return None
+    for file in sorted((path / "cases").glob("*.json")):
+        fields = _fields(file)  # a damaged file does not hide the folder: it is reported when its cases are read
+        for kind, marks in CASE_MARKS.items():
+            if marks <= fields:
+                return kind
+    return "dinfer_decoders" if decoder_files(path) else None
 
 
 def decoder_files(path: Path) -> list[Path]:
@@ -51,8 +56,7 @@ def decoder_files(path: Path) -> list[Path]:
     return [
         file
         for file in sorted(path.glob("*.json"))
-        if file.with_suffix(".safetensors").is_file()
-        and {"decoder", "vocab_size", "cases"} <= _first_json([file]).keys()
+        if file.with_suffix(".safetensors").is_file() and _fields(file) >= DECODER_MARKS
     ]
 
 
@@ -60,13 +64,10 @@ def _children(path: Path) -> Iterator[Path]:
     yield from (child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith("."))
 
 
-def _first_json(files: Sequence[Path]) -> dict[str, Any]:
-    """The first of the files that holds a JSON object; a damaged one is reported when its cases are read."""
-    for file in files:
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            return content
-    return {}
+def _fields(file: Path) -> frozenset[str]:
+    """Names of the object in a JSON file; none where it holds something else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return frozenset()
+    return frozenset(content) if isinstance(content, dict) else frozenset()

@@ -92,7 +92,13 @@ def fill_gap(rng: random.Random) -> QuestionAnswer:
     return QuestionAnswer(f"Fill the gap: {', '.join(members)}", f"The missing {kind} is {missing}.")
 
 
-GREETINGS = ("Hello, my name is {}.", "Hi, I am {}.", "Hello, I am {}.", "Good morning, my name is {}.", "Hey, I am {}.")
+GREETINGS = (
+    "Hello, my name is {}.",
+    "Hi, I am {}.",
+    "Hello, I am {}.",
+    "Good morning, my name is {}.",
+    "Hey, I am {}.",
+)
 SMALL_TALK = (
     ("Hello", "Hello! How can I help you?"),
     ("Hello!", "Hello! How can I help you?"),

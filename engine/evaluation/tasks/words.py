@@ -10,12 +10,13 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 NAMES = _words(
-    "Adam Alice Amy Anna Ben Bob Cara Carl Clara Dan David Ella Emma Eva Finn Frank George Grace Henry Ida Jack Jane John "
-    "Julia Kate Leo Lily Lucy Maria Mark Mia Nina Noah Olga Oscar Paul Peter Rosa Sam Sara Sofia Tim Tom Vera Zoe"
+    "Adam Alice Amy Anna Ben Bob Cara Carl Clara Dan David Ella Emma Eva Finn Frank George Grace Henry Ida Jack "
+    "Jane John Julia Kate Leo Lily Lucy Maria Mark Mia Nina Noah Olga Oscar Paul Peter Rosa Sam Sara Sofia Tim "
+    "Tom Vera Zoe"
 )
 CITIES = _words(
-    "Paris London Berlin Rome Madrid Vienna Oslo Lima Cairo Tokyo Boston Delhi Athens Dublin Lisbon Prague Warsaw Seoul "
-    "Havana Toronto"
+    "Paris London Berlin Rome Madrid Vienna Oslo Lima Cairo Tokyo Boston Delhi Athens Dublin Lisbon Prague Warsaw "
+    "Seoul Havana Toronto"
 )
 JOBS = _words("baker doctor teacher farmer painter driver singer nurse pilot writer lawyer cook")
 COLORS = _words("red blue green yellow black white brown pink gray orange")
@@ -27,13 +28,13 @@ ITEMS = _words(
     "apples books cards coins cookies eggs flowers marbles oranges pencils plums shells stamps stones toys cakes"
 )
 FRUIT_AND_WORDS = _words(
-    "apple bird boat bread car chair cloud door fish flag glass house lemon moon paper pear plane rain rose ship snow star "
-    "sun table train tree water wind"
+    "apple bird boat bread car chair cloud door fish flag glass house lemon moon paper pear plane rain rose ship "
+    "snow star sun table train tree water wind"
 )
 FUNCTION_NAMES = _words("f g h run calc solve apply compute func change update convert")
 SYLLABLES = _words(
-    "ba be bo da de do fa fi ga go ka ke ki ko la le li lo ma me mi mo na ne ni no pa po ra re ri ro sa se so ta te ti to "
-    "va ve vi xo za zu bran dor fen gil hul jor kim lar mon nix pel quin rul sten tor vik wen yan zor"
+    "ba be bo da de do fa fi ga go ka ke ki ko la le li lo ma me mi mo na ne ni no pa po ra re ri ro sa se so ta "
+    "te ti to va ve vi xo za zu bran dor fen gil hul jor kim lar mon nix pel quin rul sten tor vik wen yan zor"
 )
 
 RANDOM_NAME_SHARE = 0.2

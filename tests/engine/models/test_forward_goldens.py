@@ -15,7 +15,7 @@ from engine.models.llada import LLaDAModel
 from engine.models.sdar import SDARModel
 from engine.models.spec import DiffusionLM, ModelSpec
 
-GOLDENS = Path("/work/shared/goldens")
+GOLDENS = Path(__file__).parents[2] / "goldens"
 
 
 def llada_spec(config: dict[str, object]) -> ModelSpec:

@@ -1,0 +1,48 @@
+"""Layers against their formulas."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.layers.linear import PackedLinear
+from engine.layers.norm import RMSNorm
+from engine.layers.rotary import RotaryEmbedding, rotate
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_rms_norm_divides_by_the_root_mean_square_and_keeps_the_dtype() -> None:
+    norm = RMSNorm(8, eps=1e-6)
+    norm.weight.data = torch.arange(1.0, 9.0)
+    x = normal(3, 8)
+    expected = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * torch.arange(1.0, 9.0)
+    torch.testing.assert_close(norm(x), expected)
+    assert norm(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_rotation_depends_on_the_distance_of_positions_only() -> None:
+    rotary = RotaryEmbedding(16, theta=10000.0)
+    query, key = normal(1, 2, 16, seed=1), normal(1, 2, 16, seed=2)
+
+    def score(query_position: int, key_position: int) -> torch.Tensor:
+        rotated_query = rotate(query, *rotary(torch.tensor([query_position])))
+        return (rotated_query * rotate(key, *rotary(torch.tensor([key_position])))).sum(-1)
+
+    torch.testing.assert_close(score(3, 7), score(103, 107), atol=1e-4, rtol=0)
+    assert not torch.allclose(score(3, 7), score(3, 8))
+
+
+def test_position_zero_is_not_rotated() -> None:
+    x = normal(1, 2, 16)
+    torch.testing.assert_close(rotate(x, *RotaryEmbedding(16, 10000.0)(torch.tensor([0]))), x)
+
+
+def test_packed_parts_equal_separate_products() -> None:
+    packed = PackedLinear(6, (4, 2, 3), bias=True)
+    assert packed.bias is not None
+    packed.weight.data, packed.bias.data = normal(9, 6), normal(9)
+    x = normal(5, 6, seed=3)
+    for part, (start, end) in zip(packed(x), packed.rows, strict=True):
+        torch.testing.assert_close(part, x @ packed.weight[start:end].T + packed.bias[start:end])
