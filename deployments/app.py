@@ -22,8 +22,8 @@ from deployments.replica import EngineReplica
 from deployments.router import Router
 
 GRPC_SERVICER_FUNCTIONS = (
-    "protos.generation_pb2_grpc.add_GenerationServicer_to_server",
-    "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
+    "deployments.grpc_wiring.add_generation_servicer",
+    "deployments.grpc_wiring.add_health_servicer",
 )
 MANY_REQUESTS = 10_000
 """For deployments that only pass requests on: the router's own queue is the limit."""

@@ -30,9 +30,16 @@ class RpcContext(Protocol):
     def set_details(self, details: str) -> None: ...
 
 
+class RpcFailedError(Exception):
+    """Ends a stream whose status has been set; Serve sends exactly that status."""
+
+
 class GrpcApi:
-    """One method per RPC. A failure sets the call's status and returns an empty answer, which gRPC does not send: Serve
-    would log a raised error as a failure of the replica, and send unknown ones to the client with their traceback."""
+    """One method per RPC. A failure sets the call's status, so that Serve sends neither traceback nor host names.
+
+    An answer at once is then an empty message, which gRPC does not send: Serve would log a raised error as a failure of
+    the replica. A stream has to raise, because Serve reads its status with chunks and errors only.
+    """
 
     def __init__(self, service: GenerationService, config: AppConfig) -> None:
         self._service = service
@@ -60,7 +67,7 @@ class GrpcApi:
                         yield chunk
         except Exception as error:  # noqa: BLE001
             fail(context, error, request.request_id)
-            return
+            raise RpcFailedError("the status of the call is set") from None
         ordered = [usage for _, usage in sorted(usages.items())]
         yield grpc_api.usage_chunk(job, add_usage(ordered, job.num_choices))
 

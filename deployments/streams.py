@@ -26,9 +26,7 @@ async def until(stream: AsyncGenerator[T], timeout_s: float | None) -> AsyncGene
             except TimeoutError:
                 if not scope.expired():
                     raise
-                raise DeadlineExceededError(
-                    f"The request did not finish within {timeout_s:g} s.", "timeout_ms"
-                ) from None
+                raise DeadlineExceededError("The request's time passed before it finished.", "timeout_ms") from None
             yield item
 
 

@@ -11,12 +11,15 @@ from engine.cache.block_manager import BlockManager
 from engine.cache.kv_cache import KVCache
 from engine.config import EngineConfig, resolve_device, resolve_dtype
 from engine.core import EngineCore
+from engine.decoding import DECODERS
+from engine.decoding.decoder import Decoder
 from engine.errors import ConfigError
 from engine.executor import LocalExecutor
 from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, IterationManager
 from engine.model_runner import ModelRunner
 from engine.models.checkpoint import Checkpoint
 from engine.models.loader import LoadProgress, load_model
+from engine.registry import Registry
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
 
@@ -26,6 +29,7 @@ def build_core(
     config: EngineConfig,
     max_model_len: int,
     on_progress: Callable[[LoadProgress], None] | None = None,
+    decoders: Registry[Decoder] = DECODERS,
 ) -> EngineCore:
     """Load the weights on this process's device and wire up one rank."""
     spec = checkpoint.spec
@@ -46,16 +50,18 @@ def build_core(
         spec.num_layers, blocks.num_pages, blocks.page_size, spec.num_kv_heads, spec.head_dim, dtype, device
     )
     policies = {
-        name: policy(spec.attention, fused=config.fused)
+        name: policy(spec.attention, fused=config.fused, lead=spec.logit_shift if config.fused else 0)
         for name in CACHE_POLICIES
         if spec.attention in (policy := CACHE_POLICIES.get(name)).patterns
     }
     slots = SlotTable(config.max_num_seqs, slot_len, spec.mask_token_id)
-    runner = ModelRunner(model, cache, config.max_num_seqs, slot_len)
+    runner = ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders)
     return EngineCore(
         Scheduler(config.max_num_seqs, config.max_queue_len, blocks),
         blocks,
-        IterationManager(slots, policies, config.max_num_batched_tokens, fused=config.fused),
+        IterationManager(
+            slots, policies, config.max_num_batched_tokens, fused=config.fused, logit_shift=spec.logit_shift
+        ),
         LocalExecutor(runner),
     )
 

@@ -21,7 +21,8 @@ MAX_ALIGNED_BLOCK_LENGTH = 256
 """Longest block of a block-causal model: a canvas may exceed prompt + max_tokens by one position less."""
 
 FORCE_AFTER_BLOCK_LENGTHS = 4
-"""A block that has taken this many times its length in steps is filled at once, whatever its decoder says."""
+"""A block that has taken this many times its length in steps, beyond the steps that its decoder was asked for, is
+filled at once, whatever the decoder says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,21 @@ class IterationManager:
     """Owns the progress of running sequences (``slots``). :meth:`plan` and :meth:`advance` alternate."""
 
     def __init__(
-        self, slots: SlotTable, policies: Mapping[str, CachePolicy], token_budget: int, *, fused: bool = True
+        self,
+        slots: SlotTable,
+        policies: Mapping[str, CachePolicy],
+        token_budget: int,
+        *,
+        fused: bool = True,
+        logit_shift: int = 0,
     ) -> None:
         self.slots = slots
         self._policies = policies
         self._policy_names = tuple(policies)
         self._token_budget = token_budget
         self._fused = fused
+        # Fast-dLLM decides only the first position of a block of Dream in its refresh pass.
+        self._first_only = [not fused and logit_shift > 0 and policy.reuses for policy in policies.values()]
         self._admissions: list[Admission] = []
         self._decoders: list[str] = []
         self._iteration = 0
@@ -70,6 +79,7 @@ class IterationManager:
             policy=policy,
             decoder=self._decoders.index(strategy.decoder),
             guide_slot=guide_slot,
+            max_steps=FORCE_AFTER_BLOCK_LENGTHS * strategy.block_length + int(strategy.decoder_knobs().get("steps", 0)),
             drawn=bool(knobs["temperature"]),
             banned=bool(knobs["banned"]),
             deferred=bool(knobs["deferred"]),
@@ -208,7 +218,8 @@ class IterationManager:
             first_token_N=offset_R[row_N] + inner_N,
             guide_slot_N=slots.guide_slot[slot_N],
             guide_token_N=guide_token_N,
-            force_N=slots.step[slot_N] >= FORCE_AFTER_BLOCK_LENGTHS * slots.block_length[slot_N],
+            force_N=slots.step[slot_N] >= slots.max_steps[slot_N],
+            first_only_N=np.array(self._first_only)[slots.policy[slot_N]] & (slots.step[slot_N] == 0),
             drawn_N=slots.drawn[slot_N],
             banned_N=slots.banned[slot_N],
             deferred_N=slots.deferred[slot_N],

@@ -17,12 +17,14 @@ from engine.cache.kv_cache import KVCache
 from engine.cache.policy import BoolArray, IntArray
 from engine.canvas import Canvas
 from engine.columns import Columns
-from engine.decoding.decoder import Candidates
+from engine.decoding import DECODERS
+from engine.decoding.decoder import Candidates, Decoder
 from engine.decoding.dispatch import BlockRows, DecoderDispatch
 from engine.decoding.sampler import SAMPLING_COLUMNS, Drawing, Proposal, defer, draw, mask_listed, propose
 from engine.decoding.transforms import guide
 from engine.models.spec import DiffusionLM
 from engine.plan import Admission, DecodeSpans, IterationPlan, StepResult
+from engine.registry import Registry
 
 MAX_LOGITS = 2**27
 """Most logits held at a time (512 MiB in float32); more masked positions are proposed for in turns."""
@@ -45,16 +47,24 @@ class _Masked:
 class ModelRunner:
     """Owns the rank's network, K/V storage, canvas and columns. Knows plans, not requests."""
 
-    def __init__(self, model: DiffusionLM, cache: KVCache, num_slots: int, max_len: int) -> None:
+    def __init__(
+        self,
+        model: DiffusionLM,
+        cache: KVCache,
+        num_slots: int,
+        max_len: int,
+        decoders: Registry[Decoder] = DECODERS,
+    ) -> None:
         self._model = model
         self._cache = cache
         self._device = cache.keys.device
         self._mask_token_id = model.spec.mask_token_id
+        self._logit_shift = model.spec.logit_shift
         self._page_table = np.full((num_slots, -(-max_len // cache.page_size)), -1, np.int64)
         self._canvas = Canvas(num_slots, max_len, self._mask_token_id, self._device)
         self._columns = Columns(num_slots, self._device)
         self._columns.declare("sampling", SAMPLING_COLUMNS)
-        self._dispatch = DecoderDispatch(self._columns)
+        self._dispatch = DecoderDispatch(self._columns, decoders)
 
     @torch.inference_mode()
     def execute(self, plan: IterationPlan) -> StepResult:
@@ -105,10 +115,12 @@ class ModelRunner:
         positions_NB = self._tensor(position_NB)
         spare = self._canvas.tokens.shape[1] - 1
         tokens_NB = self._canvas.gather(slots_N[:, None], positions_NB.where(valid_NB, spare))
+        first_only_N1 = self._tensor(decoded.first_only_N)[:, None]
+        fillable_NB = valid_NB & ~(first_only_N1 & (positions_NB > positions_NB[:, :1]))
         return BlockRows(
             slots_N=slots_N,
             tokens_NB=tokens_NB,
-            masked_NB=(tokens_NB == self._mask_token_id) & valid_NB,
+            masked_NB=(tokens_NB == self._mask_token_id) & fillable_NB,
             valid_NB=valid_NB,
             positions_NB=positions_NB,
             step_N=self._tensor(decoded.step_N),
@@ -120,6 +132,7 @@ class ModelRunner:
         tokens_NB = blocks.tokens_NB.clone()
         confidence_NB = torch.full(tokens_NB.shape, -torch.inf, device=self._device)
         entropy_NB = torch.full(tokens_NB.shape, torch.inf, device=self._device)
+        margin_NB = torch.zeros(tokens_NB.shape, device=self._device)
         block_M, offset_M = blocks.masked_NB.nonzero(as_tuple=True)
         masked = _Masked(block_M, offset_M)
         at_a_time = max(MAX_LOGITS // self._model.spec.vocab_size, 1)
@@ -130,24 +143,29 @@ class ModelRunner:
             tokens_NB[where] = proposal.tokens_M
             confidence_NB[where] = proposal.confidence_M
             entropy_NB[where] = proposal.entropy_M
-        return Candidates(tokens_NB, confidence_NB, entropy_NB)
+            margin_NB[where] = proposal.margin_M
+        return Candidates(tokens_NB, confidence_NB, entropy_NB, margin_NB)
 
     def _propose(self, decoded: DecodeSpans, blocks: BlockRows, masked: _Masked, hidden_TD: Tensor) -> Proposal:
         """Candidates of some masked positions. Work that only some blocks ask for is done for those alone."""
         first_N = self._tensor(decoded.first_token_N)
-        logits_MV = self._logits(hidden_TD, first_N[masked.block_M] + masked.offset_M)
+        offset_M = masked.offset_M - self._logit_shift
+        logits_MV = self._logits(hidden_TD, first_N[masked.block_M] + offset_M)
         sampling = self._columns.view("sampling", blocks.slots_N[masked.block_M])
         guided = self._positions(masked, decoded.guide_slot_N >= 0)
         if guided is not None:
             twin_N = self._tensor(decoded.guide_token_N)
-            twins = self._logits(hidden_TD, twin_N[masked.block_M[guided]] + masked.offset_M[guided])
+            twins = self._logits(hidden_TD, twin_N[masked.block_M[guided]] + offset_M[guided])
             logits_MV[guided] = guide(logits_MV[guided], twins, sampling["guidance"][guided])
         banned = self._positions(masked, decoded.banned_N)
         if banned is not None:
             logits_MV[banned] = mask_listed(logits_MV[banned], sampling["banned"][banned])
-        wanted_N = self._dispatch.needs_entropy(decoded.groups, len(decoded))
-        entropy_rows = None if wanted_N is None else self._positions(masked, wanted_N.numpy())
-        proposal = propose(logits_MV, self._mask_token_id, entropy_rows)
+        proposal = propose(
+            logits_MV,
+            self._mask_token_id,
+            self._positions(masked, self._dispatch.rows_needing("needs_entropy", decoded.groups, len(decoded))),
+            self._positions(masked, self._dispatch.rows_needing("needs_margin", decoded.groups, len(decoded))),
+        )
         drawn = self._positions(masked, decoded.drawn_N)
         if drawn is not None:
             proposal = _replace(proposal, drawn, self._draw(logits_MV[drawn], blocks, masked, drawn))

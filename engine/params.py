@@ -16,6 +16,9 @@ from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
 
+MAX_STEPS = 65_536
+"""Most denoising steps that may be asked for per block."""
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def params(cls: type[T]) -> type[T]:

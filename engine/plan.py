@@ -44,7 +44,9 @@ class DecodeSpans:
     """Blocks that the forward decides on, ordered so that the rows of a decoder are adjacent.
 
     ``first_token_N`` locates the block's first token among the forward's tokens, ``guide_token_N`` that of its
-    unconditional twin in ``guide_slot_N`` (-1: none). ``groups`` are (decoder, first row, end row).
+    unconditional twin in ``guide_slot_N`` (-1: none). ``force_N`` fills all masks of blocks that took too many steps,
+    ``first_only_N`` lets only the first position be filled. ``drawn_N``, ``banned_N`` and ``deferred_N`` tell which
+    blocks need that work. ``groups`` are (decoder, first row, end row).
     """
 
     slot_N: IntArray
@@ -55,6 +57,7 @@ class DecodeSpans:
     guide_slot_N: IntArray
     guide_token_N: IntArray
     force_N: BoolArray
+    first_only_N: BoolArray
     drawn_N: BoolArray
     banned_N: BoolArray
     deferred_N: BoolArray

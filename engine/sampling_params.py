@@ -27,7 +27,7 @@ class SamplingParams:
 
     max_tokens: Annotated[int, Ge(1), Field(description="The completion is never longer than this.")] = 128
     temperature: Annotated[float, Ge(0), Le(10), Field(description="0 takes the most probable token.")] = 0.0
-    top_k: Annotated[int, Ge(0), Field(description="Keep the k most probable tokens; 0 keeps all.")] = 0
+    top_k: Annotated[int, Ge(0), Le(2**31 - 1), Field(description="Keep the k most probable tokens; 0 keeps all.")] = 0
     top_p: Annotated[float, Ge(0), Le(1), Field(description="Keep the smallest set with this mass; 1 keeps all.")] = 1.0
     seed: Annotated[int | None, Field(description="Same seed, same tokens. None: drawn by the engine.")] = None
     stop: Annotated[tuple[str, ...], Field(description="The completion ends before the first of these texts.")] = ()

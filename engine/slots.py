@@ -35,11 +35,12 @@ class BlockStatus:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotTraits:
     """What does not change while a sequence runs: numbers of its policy and decoder in the manager's tables, its
-    twin's slot (-1: none), and which optional work its steps need."""
+    twin's slot (-1: none), the steps that a block may take, and which optional work its steps need."""
 
     policy: int
     decoder: int
     guide_slot: int
+    max_steps: int
     drawn: bool
     banned: bool
     deferred: bool
@@ -67,7 +68,7 @@ class SlotTable:
         self.block_start, self.block_end, self.block_length = numbers(), numbers(), numbers()
         self.cached_len, self.step, self.last_run = numbers(), numbers(), numbers()
         self.forwards, self.denoising_steps, self.positions = numbers(), numbers(), numbers()
-        self.policy, self.decoder, self.guide_slot = numbers(), numbers(), numbers()
+        self.policy, self.decoder, self.guide_slot, self.max_steps = numbers(), numbers(), numbers(), numbers()
         self.drawn, self.banned, self.deferred, self.watched = flags(), flags(), flags(), flags()
         self.stop_ids: IntArray = np.full((num_slots, MAX_STOP_IDS), -1, np.int64)
         self.tokens: IntArray = np.full((num_slots, max_len + 1), mask_token_id, np.int64)

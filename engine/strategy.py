@@ -167,6 +167,6 @@ def _token_ids(options: Mapping[str, object], name: str, vocab_size: int) -> tup
     if not isinstance(value, (list, tuple)) or len(value) > MAX_LISTED_TOKENS:
         raise InvalidRequestError(f"{name} must be a list of at most {MAX_LISTED_TOKENS} token ids", name)
     for item in value:
-        if isinstance(item, bool) or item != int(item) or not 0 <= item < vocab_size:
+        if isinstance(item, bool) or not isinstance(item, (int, float)) or item not in range(vocab_size):
             raise InvalidRequestError(f"{name} holds {item!r}, which is no token id below {vocab_size}", name)
     return tuple(int(item) for item in value)

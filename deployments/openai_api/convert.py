@@ -34,7 +34,7 @@ def invalid_body(error: ValidationError) -> InvalidRequestError:
 def finding_error(loc: tuple[int | str, ...], message: str) -> InvalidRequestError:
     """A finding of pydantic as an error. Our own validators write ``field: what is wrong``."""
     message = message.removeprefix("Value error, ")
-    param = ".".join(str(part) for part in loc)
+    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
     if not param:
         name, separator, _ = message.partition(": ")
         param = name if separator and name.isidentifier() else ""

@@ -93,7 +93,7 @@ class GenerationBody(BaseModel):
     def _check_fields(cls, data: object) -> object:
         """Drop what asks for nothing, refuse OpenAI's unsupported fields by name, and unknown ones."""
         if not isinstance(data, Mapping):
-            raise ValueError("the body must be a JSON object")
+            raise ValueError("the body must be a JSON object, sent with Content-Type: application/json")
         kept = {}
         for key, value in data.items():
             if key in cls.model_fields:

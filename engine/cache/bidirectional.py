@@ -22,7 +22,7 @@ class _RefreshedPerBlock(CachePolicy):
     patterns: ClassVar[frozenset[AttentionPattern]] = frozenset({"bidirectional"})
 
     def spans(self, progress: Progress) -> Spans:
-        start = np.where(progress.refreshed, progress.block_start, 0)
+        start = np.where(progress.refreshed, np.maximum(progress.block_start - self.lead, 0), 0)
         end = np.where(progress.refreshed, self.inner_end(progress), progress.canvas_len)
         return single_rows(progress, start, end)
 

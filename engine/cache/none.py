@@ -18,6 +18,7 @@ class NoCache(CachePolicy):
 
     Params = NoParams
     exact: ClassVar[bool] = False
+    reuses: ClassVar[bool] = False
     patterns: ClassVar[frozenset[AttentionPattern]] = frozenset({"bidirectional", "block_causal"})
     summary: ClassVar[str] = "Recompute everything at each step: slow, exact, the yardstick for the others."
     source: ClassVar[str] = "LLaDA (arXiv 2502.09992), generate.py"

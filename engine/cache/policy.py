@@ -70,18 +70,22 @@ class CachePolicy(ABC):
 
     ``exact`` means that K/V of decoded tokens never change, so that pages may be kept and shared. ``patterns`` are
     the attention patterns of the models it suits. ``fused`` lets one forward carry prefill or commit rows and a
-    denoising step; without it they take forwards of their own, as in the published engines.
+    denoising step; without it they take forwards of their own, as in the published engines. ``reuses`` tells policies
+    that compute less than the whole canvas inside a block. ``lead`` positions before the block are computed with it:
+    the logits of a model that shifts by one decide the block's first position there.
     """
 
     Params: ClassVar[type]
     exact: ClassVar[bool]
+    reuses: ClassVar[bool] = True
     patterns: ClassVar[frozenset[AttentionPattern]]
     summary: ClassVar[str]
     source: ClassVar[str]
 
-    def __init__(self, pattern: AttentionPattern, *, fused: bool = True) -> None:
+    def __init__(self, pattern: AttentionPattern, *, fused: bool = True, lead: int = 0) -> None:
         self.pattern = pattern
         self.fused = fused
+        self.lead = lead
 
     @abstractmethod
     def spans(self, progress: Progress) -> Spans:

@@ -15,6 +15,11 @@ DECODERS: Registry[Decoder] = Registry(
         "sequential": "engine.decoding.block_schedule:Sequential",
         "low_confidence_static": "engine.decoding.block_schedule:LowConfidenceStatic",
         "low_confidence_dynamic": "engine.decoding.block_schedule:LowConfidenceDynamic",
+        "origin": "engine.decoding.timestep_schedule:Origin",
+        "maskgit_plus": "engine.decoding.timestep_schedule:MaskGitPlus",
+        "topk_margin": "engine.decoding.timestep_schedule:TopKMargin",
+        "entropy": "engine.decoding.timestep_schedule:Entropy",
+        "budgeted_threshold": "engine.decoding.budgeted_threshold:BudgetedThreshold",
         "entropy_bounded": "engine.decoding.entropy_bounded:EntropyBounded",
     },
 )

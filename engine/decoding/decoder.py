@@ -22,17 +22,19 @@ EMPTY: Mapping[str, Tensor] = MappingProxyType({})
 class Candidates:
     """What the sampler proposes for each masked position; elsewhere confidence is -inf and entropy +inf.
 
-    ``tokens_NB`` int64, never the mask id; ``confidence_NB`` and ``entropy_NB`` (nats) float32. Entropy is only
-    computed for decoders that declare ``needs_entropy``.
+    ``tokens_NB`` int64, never the mask id; ``confidence_NB``, ``entropy_NB`` (nats) and ``margin_NB`` (probability of
+    the best token less that of the second) float32. Entropy and margin are only computed for decoders that declare
+    ``needs_entropy`` and ``needs_margin``.
     """
 
     tokens_NB: Tensor
     confidence_NB: Tensor
     entropy_NB: Tensor
+    margin_NB: Tensor
 
     def rows(self, start: int, end: int) -> Candidates:
         """The rows ``[start, end)``."""
-        return Candidates(self.tokens_NB[start:end], self.confidence_NB[start:end], self.entropy_NB[start:end])
+        return Candidates(*(getattr(self, name)[start:end] for name in Candidates.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,15 @@ class Selection:
     """A decision, as a value: write ``tokens_NB`` where ``transfer_NB`` (the mask id masks a position again).
 
     ``state`` holds new values of the decoder's state columns. ``done_N`` marks blocks that the decoder regards as
-    complete; None means as soon as no mask is left. A block with masks is never complete.
+    complete; None means as soon as no mask is left. A block with masks is never complete. ``idle_N`` marks rows that
+    deliberately fill nothing at this step; all others must make progress.
     """
 
     transfer_NB: Tensor
     tokens_NB: Tensor
     state: Mapping[str, Tensor] = field(default_factory=lambda: EMPTY)
     done_N: Tensor | None = None
+    idle_N: Tensor | None = None
 
 
 class Decoder(ABC):
@@ -82,12 +86,14 @@ class Decoder(ABC):
     ``source`` are shown to users.
 
     Contract: rows are independent; only masked positions are written (unless the rule edits); every row with a mask
-    fills at least one; rows without masks are left alone; ties go to the smaller position.
+    fills at least one (unless it is idle on purpose); rows without masks are left alone; ties go to the smaller
+    position.
     """
 
     Params: ClassVar[type]
     state: ClassVar[Mapping[str, ColumnSpec]] = MappingProxyType({})
     needs_entropy: ClassVar[bool] = False
+    needs_margin: ClassVar[bool] = False
     summary: ClassVar[str]
     source: ClassVar[str]
 

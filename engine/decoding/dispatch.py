@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,6 +18,7 @@ from engine.columns import Columns, knob_columns
 from engine.decoding import DECODERS
 from engine.decoding.decoder import Candidates, Decoder, DecodeRows, Selection
 from engine.decoding.ranking import best
+from engine.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +39,28 @@ class BlockRows:
 class DecoderDispatch:
     """Owns one instance of each decoder in use, and declares its columns when a request first asks for it."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, decoders: Registry[Decoder] = DECODERS) -> None:
         self._columns = columns
+        self._registry = decoders
         self._decoders: dict[str, Decoder] = {}
 
     def prepare(self, name: str) -> Decoder:
         """The decoder of that name."""
         if name not in self._decoders:
-            decoder = DECODERS.get(name)
+            decoder = self._registry.get(name)
             self._columns.declare(f"knobs.{name}", knob_columns(decoder.Params))
             self._columns.declare(f"state.{name}", decoder.state)
             self._decoders[name] = decoder()
         return self._decoders[name]
 
-    def needs_entropy(self, groups: Sequence[tuple[str, int, int]], num_rows: int) -> Tensor | None:
-        """Mask ``[N]`` of the rows whose decoder wants entropies, None when none does."""
-        wanted = [(start, end) for name, start, end in groups if self.prepare(name).needs_entropy]
-        if not wanted:
-            return None
-        rows_N = torch.zeros(num_rows, dtype=torch.bool)
-        for start, end in wanted:
-            rows_N[start:end] = True
-        return rows_N
+    def rows_needing(
+        self, what: Literal["needs_entropy", "needs_margin"], groups: Sequence[tuple[str, int, int]], num_rows: int
+    ) -> npt.NDArray[np.bool_]:
+        """Which rows' decoders want entropies or margins, ``[N]``."""
+        wanted_N = np.zeros(num_rows, np.bool_)
+        for name, start, end in groups:
+            wanted_N[start:end] = getattr(self.prepare(name), what)
+        return wanted_N
 
     def select(
         self,
@@ -69,11 +73,12 @@ class DecoderDispatch:
         parts = [self._select(name, start, end, candidates, blocks) for name, start, end in groups]
         transfer_NB = torch.cat([part.transfer_NB for part in parts]) & blocks.valid_NB
         tokens_NB = torch.cat([part.tokens_NB for part in parts])
-        stuck_N = ~(transfer_NB & blocks.masked_NB).any(dim=1)
+        idle_N = torch.cat([_flags(part, part.idle_N, default=False) for part in parts])
+        stuck_N = ~(transfer_NB & blocks.masked_NB).any(dim=1) & ~idle_N
         progress_NB = best(candidates.confidence_NB, blocks.masked_NB) & stuck_N[:, None]
         progress_NB |= blocks.masked_NB & blocks.force_N[:, None]
         tokens_NB = torch.where(progress_NB, candidates.tokens_NB, tokens_NB)
-        done_N = torch.cat([_done(part) for part in parts]) | blocks.force_N
+        done_N = torch.cat([_flags(part, part.done_N, default=True) for part in parts]) | blocks.force_N
         return Selection(transfer_NB | progress_NB, tokens_NB, done_N=done_N)
 
     def _select(self, name: str, start: int, end: int, candidates: Candidates, blocks: BlockRows) -> Selection:
@@ -93,7 +98,7 @@ class DecoderDispatch:
         return selection
 
 
-def _done(selection: Selection) -> Tensor:
-    if selection.done_N is not None:
-        return selection.done_N
-    return torch.ones(len(selection.transfer_NB), dtype=torch.bool, device=selection.transfer_NB.device)
+def _flags(selection: Selection, flags_N: Tensor | None, *, default: bool) -> Tensor:
+    if flags_N is not None:
+        return flags_N
+    return torch.full((len(selection.transfer_NB),), default, device=selection.transfer_NB.device)

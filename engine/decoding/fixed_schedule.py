@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import Field
 from torch import Tensor
 
 from engine.columns import ColumnSpec
 from engine.decoding.decoder import Candidates, Decoder, DecodeRows, Selection
 from engine.decoding.ranking import top_k
-from engine.params import params
+from engine.params import MAX_STEPS, params
 from engine.randomness import uniform
 
 
@@ -30,7 +30,7 @@ class LowConfidence(Decoder):
 
     @params
     class Params:
-        steps: Annotated[int, Ge(0), Field(description="Denoising steps per block; 0 is one token per step.")] = 0
+        steps: Annotated[int, Ge(0), Le(MAX_STEPS), Field(description="Denoising steps per block; 0 is one token per step.")] = 0
         run_all_steps: Annotated[
             bool, Field(description="Run steps that have nothing left to fill, as the published code does.")
         ] = False

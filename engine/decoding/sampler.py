@@ -6,7 +6,7 @@ Shape legend: M masked positions of the decoded blocks, V logit columns, K liste
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -35,12 +35,13 @@ SAMPLING_COLUMNS: Mapping[str, ColumnSpec] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One candidate per position: token, its probability, and the entropy of its distribution (nats; +inf where it
-    was not asked for)."""
+    """One candidate per position: token, its probability, the entropy of its distribution (nats) and the margin of
+    the best token over the second (probability); +inf and 0 where they were not asked for."""
 
     tokens_M: Tensor
     confidence_M: Tensor
     entropy_M: Tensor
+    margin_M: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +58,23 @@ class Drawing:
     sampled_confidence_M: Tensor
 
 
-def propose(logits_MV: Tensor, mask_token_id: int, entropy_rows: Tensor | None) -> Proposal:
+def propose(
+    logits_MV: Tensor, mask_token_id: int, entropy_rows: Tensor | None = None, margin_rows: Tensor | None = None
+) -> Proposal:
     """Take the most probable token; its confidence is softmax(logits)[token] in float32.
 
-    The mask id is never proposed, but its probability stays in the denominator. ``entropy_rows`` (indices into M)
-    says where the entropy is wanted. ``logits_MV`` float32 is left unchanged.
+    The mask id is never proposed, but its probability stays in the denominator. ``entropy_rows`` and
+    ``margin_rows`` (indices into M) say where those are wanted. ``logits_MV`` float32 is left unchanged.
     """
     log_total_M = torch.logsumexp(logits_MV, dim=1)
     top_M, tokens_M = without_token(logits_MV, mask_token_id).max(dim=1)
     entropy_M = torch.full_like(log_total_M, torch.inf)
     if entropy_rows is not None:
         entropy_M[entropy_rows] = _entropy(logits_MV[entropy_rows])
-    return Proposal(tokens_M, (top_M - log_total_M).exp(), entropy_M)
+    margin_M = torch.zeros_like(log_total_M)
+    if margin_rows is not None:
+        margin_M[margin_rows] = _margin(logits_MV[margin_rows])
+    return Proposal(tokens_M, (top_M - log_total_M).exp(), entropy_M, margin_M)
 
 
 def draw(logits_MV: Tensor, mask_token_id: int, drawing: Drawing) -> Proposal:
@@ -77,7 +83,8 @@ def draw(logits_MV: Tensor, mask_token_id: int, drawing: Drawing) -> Proposal:
     Temperature 0 takes the argmax of the unchanged logits. Noise is a hash of (seed, step, position, token).
     """
     drawn_M = drawing.temperature_M > 0
-    scaled_MV = logits_MV / drawing.temperature_M.where(drawn_M, 1.0)[:, None]
+    top_M1 = without_token(logits_MV, mask_token_id).amax(dim=1, keepdim=True)
+    scaled_MV = (logits_MV - top_M1) / drawing.temperature_M.where(drawn_M, 1.0)[:, None]
     allowed_MV = without_token(scaled_MV, mask_token_id)
     kept_MV = filter_top_k_top_p(allowed_MV, drawing.top_k_M, drawing.top_p_M)
     unfiltered_M = (drawing.top_k_M == 0) & (drawing.top_p_M >= 1)
@@ -90,7 +97,7 @@ def draw(logits_MV: Tensor, mask_token_id: int, drawing: Drawing) -> Proposal:
     sampled_M = _probability(distribution_MV, tokens_M)
     model_M = _probability(logits_MV, tokens_M)
     confidence_M = sampled_M.where(drawing.sampled_confidence_M.bool(), model_M)
-    return Proposal(tokens_M, confidence_M, _entropy(distribution_MV))
+    return Proposal(tokens_M, confidence_M, _entropy(distribution_MV), _margin(distribution_MV))
 
 
 def filter_top_k_top_p(logits_MV: Tensor, top_k_M: Tensor, top_p_M: Tensor) -> Tensor:
@@ -112,7 +119,7 @@ def defer(logits_MV: Tensor, proposal: Proposal, deferred_MK: Tensor) -> Proposa
     remaining_MV = mask_listed(logits_MV, deferred_MK)
     listed_M = (deferred_MK >= 0).any(dim=1)
     confidence_M = _probability(remaining_MV, proposal.tokens_M).where(listed_M, proposal.confidence_M)
-    return Proposal(proposal.tokens_M, confidence_M, proposal.entropy_M)
+    return replace(proposal, confidence_M=confidence_M)
 
 
 def mask_listed(logits_MV: Tensor, ids_MK: Tensor) -> Tensor:
@@ -138,3 +145,8 @@ def _entropy(logits_MV: Tensor) -> Tensor:
     log_probabilities_MV = logits_MV.log_softmax(dim=1)
     terms_MV = log_probabilities_MV.exp() * log_probabilities_MV
     return -terms_MV.nan_to_num(nan=0.0).sum(dim=1)
+
+
+def _margin(logits_MV: Tensor) -> Tensor:
+    best_M2 = logits_MV.softmax(dim=1).topk(2, dim=1).values
+    return best_M2[:, 0] - best_M2[:, 1]

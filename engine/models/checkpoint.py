@@ -23,6 +23,8 @@ from engine.models.special_tokens import SpecialTokens, read_special_tokens
 from engine.models.weight_files import WeightFiles, read_weight_files
 
 CONFIG_FILE = "config.json"
+MAX_SIZE = 2**24
+"""Beyond any dimension of a real network: a larger one is a mistake in the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,7 @@ def _assemble(files: CheckpointFiles, architecture: str, shape: NetworkShape, we
         mask_token_id=mask.value,
         stop_token_ids=stops.value,
         block_length=block.value,
+        logit_shift=files.family.logit_shift,
         **network,
     )
     sources = {
@@ -97,6 +100,10 @@ def _assemble(files: CheckpointFiles, architecture: str, shape: NetworkShape, we
 
 
 def _check_shape(shape: NetworkShape) -> None:
+    projection = max(shape.num_heads, shape.num_kv_heads) * shape.head_dim
+    largest = max(shape.vocab_size, shape.hidden_size, shape.intermediate_size, projection)
+    if largest > MAX_SIZE:
+        raise CheckpointError(f"{CONFIG_FILE}: a dimension of {largest} cannot be meant", CONFIG_FILE)
     if shape.num_heads % shape.num_kv_heads:
         heads, kv_heads = shape.num_heads, shape.num_kv_heads
         raise CheckpointError(f"{CONFIG_FILE}: {heads} heads cannot share {kv_heads} key/value heads", CONFIG_FILE)

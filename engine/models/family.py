@@ -42,7 +42,7 @@ class ModelFamily:
     ``read_config`` turns its published fields into a NetworkShape and refuses options that the network lacks.
     ``block_length`` and ``mask_token_id`` are the family's habit where no file names them. ``head_tensor`` is the
     published name of the output head, absent from tied checkpoints; ``end_of_turn`` are tokens that end a chat answer
-    although no file lists them. Tensors that contain a part of ``ignored_tensors`` may lie in the files unused.
+    although no file lists them. ``logit_shift`` is ModelSpec's. Tensors that contain a part of ``ignored_tensors`` may lie in the files unused.
     """
 
     name: str
@@ -52,6 +52,7 @@ class ModelFamily:
     block_length: int
     head_tensor: str
     mask_token_id: int | None = None
+    logit_shift: int = 0
     end_of_turn: tuple[str, ...] = ()
     ignored_tensors: tuple[str, ...] = ("rotary_emb.inv_freq",)
 

@@ -22,7 +22,8 @@ class ModelSpec:
 
     ``vocab_size`` counts the columns of the logits (LLaDA: ``embedding_size``), which may exceed the tokenizer's.
     ``attention`` tells the two families apart; ``block_length`` is the default diffusion block (for block-causal
-    models the length they were trained for). ``stop_token_ids`` end a completion.
+    models the length they were trained for). ``stop_token_ids`` end a completion. With ``logit_shift`` 1 the logits at
+    position i - 1 predict token i (Dream keeps this habit of its autoregressive ancestor); the canvas is never shifted.
     """
 
     architecture: str
@@ -42,6 +43,7 @@ class ModelSpec:
     mask_token_id: int
     stop_token_ids: frozenset[int]
     block_length: int
+    logit_shift: int = 0
 
 
 class CheckpointTensor(NamedTuple):

@@ -40,7 +40,7 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
 def _added_tokens(folder: Path, config: JsonFields) -> Iterator[tuple[str, int]]:
     """The most specific file first."""
     for token_id, token in config.mapping("added_tokens_decoder").items():
-        if isinstance(token, dict) and token_id.isdigit():
+        if isinstance(token, dict) and token_id.isdecimal():
             yield str(token.get("content")), int(token_id)
     tokenizer = JsonFields.read_optional(folder / "tokenizer.json")
     listed = tokenizer.get("added_tokens")

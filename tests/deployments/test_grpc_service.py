@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from deployments import grpc_service
 from deployments.config import AppConfig
 from deployments.grpc_api import job_of
-from deployments.grpc_service import GrpcApi
+from deployments.grpc_service import GrpcApi, RpcFailedError
 from deployments.service import GenerationService
 from engine.errors import EngineDeadError, InvalidRequestError, OverloadedError
 from protos import generation_pb2 as pb
@@ -134,8 +134,11 @@ async def test_failures_set_the_status(error: Exception, code: grpc.StatusCode, 
     assert context.code is code
     assert text in context.details
     assert "secret" not in context.details
-    chunks = await collect(api(engine).generate_stream(request(), streaming))
-    assert [chunk.delta.text for chunk in chunks] == ["a"], "what came before the failure was sent"
+    stream = api(engine).generate_stream(request(), streaming)
+    assert (await anext(stream)).delta.text == "a", "what came before the failure is sent"
+    with pytest.raises(RpcFailedError) as caught:
+        await anext(stream)
+    assert "secret" not in str(caught.value)
     assert streaming.code is code
 
 

@@ -63,10 +63,12 @@ class ReplayedDecoder:
 
 
 def _candidates(logits_NBV: Tensor, masked_NB: Tensor, mask_id: int) -> Candidates:
-    proposal = propose(logits_NBV.flatten(0, 1).float(), mask_id, torch.arange(masked_NB.numel()))
+    everywhere = torch.arange(masked_NB.numel())
+    proposal = propose(logits_NBV.flatten(0, 1).float(), mask_id, everywhere, everywhere)
     shape = masked_NB.shape
     return Candidates(
         proposal.tokens_M.view(shape),
         proposal.confidence_M.view(shape).masked_fill(~masked_NB, -torch.inf),
         proposal.entropy_M.view(shape).masked_fill(~masked_NB, torch.inf),
+        proposal.margin_M.view(shape).masked_fill(~masked_NB, 0.0),
     )

@@ -120,6 +120,15 @@ def test_heads_that_do_not_divide_are_refused(tmp_path: Path) -> None:
         open_checkpoint(write_sdar(tmp_path, num_key_value_heads=3))
 
 
+@pytest.mark.parametrize("field", ["vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "head_dim"])
+def test_absurd_sizes_are_refused(tmp_path: Path, field: str) -> None:
+    folder = write_sdar(tmp_path)
+    write_json(folder / "config.json", {**_config(folder), field: 2**62})
+
+    with pytest.raises(CheckpointError, match="cannot be meant"):
+        open_checkpoint(folder)
+
+
 def test_mask_id_order(tmp_path: Path) -> None:
     folder = write_tokenizer(write_sdar(tmp_path, mask_token_id=7))
 

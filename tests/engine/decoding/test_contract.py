@@ -1,0 +1,167 @@
+"""What every registered decoder promises, on random blocks with many ties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from engine.cache import CACHE_POLICIES
+from engine.columns import knob_columns
+from engine.decoding import DECODERS
+from engine.strategy import SHARED_OPTIONS
+from tests.helpers.decoding import (
+    CANDIDATE,
+    Block,
+    dispatched,
+    make_block_rows,
+    make_candidates,
+    make_dispatch,
+    offsets,
+    select,
+    width_of,
+)
+
+VALUES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.9, 1.0])
+
+
+def schema_of(name: str) -> Mapping[str, Mapping[str, Any]]:
+    properties: Mapping[str, Mapping[str, Any]] = TypeAdapter(DECODERS.get(name).Params).json_schema()["properties"]
+    return properties
+
+
+def knob_values(schema: Mapping[str, Any]) -> st.SearchStrategy[object]:
+    """Values inside a knob's bounds."""
+    if schema["type"] == "boolean":
+        return st.booleans()
+    low = schema.get("minimum", schema.get("exclusiveMinimum", 0))
+    if schema["type"] == "integer":
+        return st.integers(low, min(schema["maximum"], 12))
+    exclusive = "exclusiveMinimum" in schema
+    return st.floats(low, min(schema.get("maximum", 4), 4), width=32, exclude_min=exclusive, allow_subnormal=False)
+
+
+@st.composite
+def blocks_of(draw: st.DrawFn, name: str) -> Block:
+    width = draw(st.integers(1, 7))
+    knobs = {knob: draw(knob_values(schema)) for knob, schema in schema_of(name).items()}
+    return Block(
+        confidence=draw(st.lists(VALUES, min_size=width, max_size=width)),
+        masked=draw(st.lists(st.booleans(), min_size=width, max_size=width)),
+        entropy=draw(st.lists(st.sampled_from([0.0, 0.125, 0.25, 2.0]), min_size=width, max_size=width)),
+        knobs=knobs,
+        state={column: draw(st.integers(0, 8)) for column in DECODERS.get(name).state},
+        step=draw(st.integers(0, 4)),
+        start=draw(st.integers(0, 40)),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+@st.composite
+def forwards(draw: st.DrawFn) -> tuple[list[str], list[Block]]:
+    """Blocks of several decoders, those of a decoder adjacent."""
+    names = draw(st.lists(st.sampled_from(sorted(DECODERS)), min_size=1, max_size=5).map(sorted))
+    return names, [draw(blocks_of(name)) for name in names]
+
+
+def is_idle(name: str, block: Block) -> bool:
+    """Whether the rule may fill nothing on purpose: only where a knob asks for steps without effect."""
+    idle_N = select(name, block).idle_N
+    return idle_N is not None and bool(idle_N[0]) and bool(block.knobs["run_all_steps"])
+
+
+def is_random(name: str, block: Block) -> bool:
+    """Whether positions are ranked by noise."""
+    return name in {"random", "origin"} or bool(block.knobs.get("alg_temp"))
+
+
+@given(forwards())
+def test_only_masks_are_filled_and_every_row_with_masks_progresses(forward: tuple[list[str], list[Block]]) -> None:
+    names, blocks = forward
+    selection = dispatched(names, blocks)
+    for n, (name, block) in enumerate(zip(names, blocks, strict=True)):
+        chosen = offsets(selection)[n]
+        assert all(block.mask[b] for b in chosen if b < len(block.mask)), name
+        assert all(b < len(block.mask) for b in chosen), f"{name} wrote behind its block"
+        assert not chosen or any(block.mask), name
+        assert chosen or not any(block.mask) or is_idle(name, block), f"{name} is stuck"
+        assert selection.tokens_NB[n, chosen].tolist() == [CANDIDATE + b for b in chosen]
+
+
+@given(forwards(), st.integers(0, 3))
+def test_a_row_decides_alone_what_it_decides_among_others(
+    forward: tuple[list[str], list[Block]], padding: int
+) -> None:
+    names, blocks = forward
+    together = dispatched(names, blocks, padding)
+    assert together.done_N is not None
+    for n, (name, block) in enumerate(zip(names, blocks, strict=True)):
+        alone = dispatched([name], [block])
+        assert alone.done_N is not None
+        assert offsets(alone)[0] == offsets(together)[n], name
+        assert alone.done_N[0] == together.done_N[n], name
+
+
+@given(forwards())
+def test_of_two_equal_positions_the_smaller_is_filled_first(forward: tuple[list[str], list[Block]]) -> None:
+    names, blocks = forward
+    for name, block, chosen in zip(names, blocks, offsets(dispatched(names, blocks)), strict=True):
+        if is_random(name, block):
+            continue
+        assert block.entropy is not None
+        scores = list(zip(block.confidence, block.entropy, block.mask, strict=True))
+        for later in chosen:
+            ties = [b for b in range(later) if scores[b] == scores[later]]
+            assert set(ties) <= set(chosen), name
+
+
+@given(st.data(), st.sampled_from(sorted(DECODERS)))
+def test_a_block_is_finished_within_as_many_steps_as_masks(data: st.DataObject, name: str) -> None:
+    block = data.draw(blocks_of(name))
+    knobs = dict(block.knobs) | ({"run_all_steps": False} if "run_all_steps" in block.knobs else {})
+    block = replace(block, step=0, knobs=knobs)
+    dispatch, _ = make_dispatch([name], [block])
+    masked, initial, steps = block.mask, sum(block.mask), 0
+    while any(masked):
+        at_step = [replace(block, masked=masked, step=steps)]
+        width = width_of(at_step)
+        selection = dispatch.select([(name, 0, 1)], make_candidates(at_step, width), make_block_rows(at_step, width))
+        masked = [flag and not hit for flag, hit in zip(masked, selection.transfer_NB[0].tolist(), strict=True)]
+        assert selection.done_N is not None
+        assert selection.done_N.all()
+        steps += 1
+    assert steps <= initial
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+def test_every_knob_is_a_bounded_described_column_with_a_default(name: str) -> None:
+    decoder = DECODERS.get(name)
+    assert decoder.summary
+    assert decoder.source
+    schema = schema_of(name)
+    columns = knob_columns(decoder.Params)
+    assert set(schema) == set(columns) == {item.name for item in fields(decoder.Params)}
+    for knob, description in schema.items():
+        assert description["description"], knob
+        assert "default" in description, knob
+        if description["type"] != "boolean":
+            assert {"minimum", "exclusiveMinimum"} & set(description), f"{knob} has no lower bound"
+        if description["type"] == "integer":
+            assert description["maximum"] < 2**63, f"{knob} may exceed its int64 column"
+    for column in decoder.state.values():
+        assert isinstance(column.dtype, torch.dtype)
+
+
+def test_names_of_knobs_never_collide_across_what_one_request_may_combine() -> None:
+    for decoder in DECODERS:
+        knobs = {item.name for item in fields(DECODERS.get(decoder).Params)}
+        assert not knobs & set(SHARED_OPTIONS), decoder
+        for cache in CACHE_POLICIES:
+            cache_knobs = {item.name for item in fields(CACHE_POLICIES.get(cache).Params)}
+            assert not cache_knobs & (knobs | set(SHARED_OPTIONS)), (decoder, cache)
