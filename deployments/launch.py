@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from deployments.config import AppConfig
+from engine.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,15 @@ class ServerOptions:
     grpc_port: int = 9000
     ray_address: str = "local"
     log_to_driver: bool = False
+
+
+def check_port(port: int, option: str) -> None:
+    """ConfigError when something listens already; otherwise two servers would share the port's connections."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            if probe.connect_ex((address, port)) == 0:
+                raise ConfigError(f"port {port} is in use; choose another with {option}", option)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, IterationManager
 from engine.model_runner import ModelRunner
 from engine.models.checkpoint import Checkpoint
 from engine.models.loader import LoadProgress, load_model
+from engine.models.spec import ModelSpec
 from engine.registry import Registry
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
@@ -46,9 +47,7 @@ def build_core(
         slot_len += MAX_ALIGNED_BLOCK_LENGTH - 1
     blocks = make_block_manager(config, device, slot_len)
     model = load_model(checkpoint.path, spec, dtype, device, on_progress)
-    cache = KVCache(
-        spec.num_layers, blocks.num_pages, blocks.page_size, spec.num_kv_heads, spec.head_dim, dtype, device
-    )
+    cache = _allocate_cache(spec, blocks, dtype, device)
     policies = {
         name: policy(spec.attention, fused=config.fused, lead=spec.logit_shift if config.fused else 0)
         for name in CACHE_POLICIES
@@ -79,3 +78,18 @@ def make_block_manager(config: EngineConfig, device: torch.device, slot_len: int
             "kv_cache_positions",
         )
     return BlockManager(config.max_num_seqs, num_pages, page_size, slot_len)
+
+
+def _allocate_cache(spec: ModelSpec, blocks: BlockManager, dtype: torch.dtype, device: torch.device) -> KVCache:
+    try:
+        return KVCache(
+            spec.num_layers, blocks.num_pages, blocks.page_size, spec.num_kv_heads, spec.head_dim, dtype, device
+        )
+    except RuntimeError as error:  # what torch raises when memory cannot be had, on any device
+        position_bytes = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * dtype.itemsize
+        gib = position_bytes * blocks.num_pages * blocks.page_size / 2**30
+        raise ConfigError(
+            f"{gib:.1f} GiB of K/V memory cannot be allocated on {device}; lower max_num_seqs, max_model_len or "
+            "kv_cache_positions",
+            "kv_cache_positions",
+        ) from error

@@ -12,6 +12,7 @@ DECODERS: Registry[Decoder] = Registry(
         "random": "engine.decoding.fixed_schedule:RandomOrder",
         "threshold": "engine.decoding.threshold:Threshold",
         "factor": "engine.decoding.factor:Factor",
+        "hierarchical": "engine.decoding.hierarchical:Hierarchical",
         "sequential": "engine.decoding.block_schedule:Sequential",
         "low_confidence_static": "engine.decoding.block_schedule:LowConfidenceStatic",
         "low_confidence_dynamic": "engine.decoding.block_schedule:LowConfidenceDynamic",

@@ -17,7 +17,9 @@ _SOURCE = "SDAR (arXiv 2510.06303), generate.py"
 
 @params
 class ScheduleParams:
-    steps: Annotated[int, Ge(0), Le(MAX_STEPS), Field(description="Denoising steps per block; 0 is one token per step.")] = 0
+    steps: Annotated[
+        int, Ge(0), Le(MAX_STEPS), Field(description="Denoising steps per block; 0 is one token per step.")
+    ] = 0
 
 
 def scheduled_count(rows: DecodeRows) -> Tensor:
@@ -64,7 +66,9 @@ class LowConfidenceDynamic(Decoder):
     @params
     class Params:
         threshold: Annotated[float, Ge(0), Le(1), Field(description="Fill what is more confident than this.")] = 0.85
-        steps: Annotated[int, Ge(0), Le(MAX_STEPS), Field(description="Denoising steps per block; 0 is one token per step.")] = 0
+        steps: Annotated[
+            int, Ge(0), Le(MAX_STEPS), Field(description="Denoising steps per block; 0 is one token per step.")
+        ] = 0
 
     def select(self, candidates: Candidates, rows: DecodeRows) -> Selection:
         count_N = scheduled_count(rows)

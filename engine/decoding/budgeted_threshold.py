@@ -29,7 +29,9 @@ class BudgetedThreshold(Decoder):
     @params
     class Params:
         threshold: Annotated[float, Ge(0), Le(1), Field(description="Least confidence.")] = 0.9
-        steps: Annotated[int, Ge(0), Le(MAX_STEPS), Field(description="Steps over which candidates are spread; 0: one each.")] = 0
+        steps: Annotated[
+            int, Ge(0), Le(MAX_STEPS), Field(description="Steps over which candidates are spread; 0: one each.")
+        ] = 0
 
     def select(self, candidates: Candidates, rows: DecodeRows) -> Selection:
         steps_N = torch.where(rows.knobs["steps"] > 0, rows.knobs["steps"], rows.width_N)

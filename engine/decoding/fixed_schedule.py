@@ -30,7 +30,9 @@ class LowConfidence(Decoder):
 
     @params
     class Params:
-        steps: Annotated[int, Ge(0), Le(MAX_STEPS), Field(description="Denoising steps per block; 0 is one token per step.")] = 0
+        steps: Annotated[
+            int, Ge(0), Le(MAX_STEPS), Field(description="Denoising steps per block; 0 is one token per step.")
+        ] = 0
         run_all_steps: Annotated[
             bool, Field(description="Run steps that have nothing left to fill, as the published code does.")
         ] = False

@@ -14,7 +14,8 @@ class SelfAttention(nn.Module):
     """Queries, keys and values come from one packed projection ``qkv_proj``; ``o_proj`` mixes the heads.
 
     ``qk_norm_eps`` switches on an RMS norm of each query and key head before the rotation (one weight of size
-    ``head_dim`` for all query heads, one for all key heads). ``bias`` covers all four projections.
+    ``head_dim`` for all query heads, one for all key heads). ``bias`` is that of the packed projection, and of
+    ``o_proj`` too unless ``output_bias`` says otherwise.
     """
 
     def __init__(
@@ -25,13 +26,14 @@ class SelfAttention(nn.Module):
         head_dim: int,
         *,
         bias: bool = False,
+        output_bias: bool | None = None,
         qk_norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.head_dim = head_dim
         sizes = (num_heads * head_dim, num_kv_heads * head_dim, num_kv_heads * head_dim)
         self.qkv_proj = PackedLinear(hidden_size, sizes, bias=bias)
-        self.o_proj = Linear(num_heads * head_dim, hidden_size, bias=bias)
+        self.o_proj = Linear(num_heads * head_dim, hidden_size, bias=bias if output_bias is None else output_bias)
         self.q_norm = RMSNorm(head_dim, qk_norm_eps) if qk_norm_eps is not None else None
         self.k_norm = RMSNorm(head_dim, qk_norm_eps) if qk_norm_eps is not None else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from engine.config import EngineConfig
@@ -77,7 +77,7 @@ def _assemble(files: CheckpointFiles, architecture: str, shape: NetworkShape, we
     stops = resolve_stop_tokens(files, shape.vocab_size, mask.value)
     block = resolve_block_length(files)
     tied = resolve_tied_head(files.family, shape.tie_word_embeddings, weights.tensors)
-    network = asdict(shape)
+    network = {field.name: getattr(shape, field.name) for field in fields(shape)}
     max_positions_field = network.pop("max_positions_field")
     network["tie_word_embeddings"] = tied.value
     spec = ModelSpec(
@@ -101,7 +101,8 @@ def _assemble(files: CheckpointFiles, architecture: str, shape: NetworkShape, we
 
 def _check_shape(shape: NetworkShape) -> None:
     projection = max(shape.num_heads, shape.num_kv_heads) * shape.head_dim
-    largest = max(shape.vocab_size, shape.hidden_size, shape.intermediate_size, projection)
+    experts = (shape.moe.num_experts, shape.moe.intermediate_size) if shape.moe else ()
+    largest = max(shape.vocab_size, shape.hidden_size, shape.intermediate_size, projection, *experts)
     if largest > MAX_SIZE:
         raise CheckpointError(f"{CONFIG_FILE}: a dimension of {largest} cannot be meant", CONFIG_FILE)
     if shape.num_heads % shape.num_kv_heads:

@@ -9,7 +9,7 @@ from typing import cast
 
 from engine.cache.policy import AttentionPattern
 from engine.models.json_fields import JsonFields
-from engine.models.spec import DiffusionLM
+from engine.models.spec import DiffusionLM, MoESpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,7 @@ class NetworkShape:
     """The numbers of a ``config.json`` that shape the network, under the engine's names.
 
     ``tie_word_embeddings`` is None where the file does not say. ``max_positions_field`` is the published name of
-    ``max_position_embeddings``.
+    ``max_position_embeddings``. ``rotary_dim`` and ``moe`` are ModelSpec's.
     """
 
     vocab_size: int
@@ -33,6 +33,8 @@ class NetworkShape:
     rms_norm_eps: float
     tie_word_embeddings: bool | None
     attention_bias: bool = False
+    rotary_dim: int | None = None
+    moe: MoESpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,8 @@ class ModelFamily:
     ``read_config`` turns its published fields into a NetworkShape and refuses options that the network lacks.
     ``block_length`` and ``mask_token_id`` are the family's habit where no file names them. ``head_tensor`` is the
     published name of the output head, absent from tied checkpoints; ``end_of_turn`` are tokens that end a chat answer
-    although no file lists them. ``logit_shift`` is ModelSpec's. Tensors that contain a part of ``ignored_tensors`` may lie in the files unused.
+    although no file lists them. ``logit_shift`` is ModelSpec's. Tensors that contain a part of ``ignored_tensors`` may
+    lie in the files unused.
     """
 
     name: str

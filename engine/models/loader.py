@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from engine.errors import CheckpointError, UnsupportedModelError
 from engine.models.registry import model_family
@@ -55,7 +55,7 @@ def load_model(
             for name in names:
                 if name not in targets:
                     continue
-                _rows(parameters, targets[name]).copy_(shard.get_tensor(name))
+                targets[name].view(parameters).copy_(shard.get_tensor(name))
                 loaded += weights.tensors[name].num_bytes
                 if on_progress is not None:
                     on_progress(LoadProgress(loaded, total, name))
@@ -75,7 +75,7 @@ def build_model(spec: ModelSpec, weights: WeightFiles | None = None) -> Diffusio
 
 def check_weights(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, CheckpointTensor]:
     """Match the stored tensors against the network's; returns where each stored tensor goes."""
-    targets = {target.name: target for target in model.checkpoint_tensors()}
+    targets = _targets(model, weights)
     parameters = dict(model.named_parameters())
     _check_coverage(parameters, targets.values())
     ignored = model_family(model.spec.architecture).ignored_tensors
@@ -89,17 +89,21 @@ def check_weights(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, Chec
         message = f"{file} holds {_listed(extra)} that {model.spec.architecture} does not have; correct config.json"
         raise CheckpointError(message, extra[0])
     for name, target in targets.items():
-        _check_tensor(name, tuple(_rows(parameters, target).shape), weights)
+        _check_tensor(name, tuple(target.view(parameters).shape), weights)
     return targets
 
 
 def save_model(model: DiffusionLM, folder: Path, dtype: torch.dtype) -> Path:
-    """Write ``model.safetensors`` with the published names; the file appears complete or not at all."""
+    """Write ``model.safetensors`` with the published names; the file appears complete or not at all.
+
+    Parameters that a model keeps in float32 stay so.
+    """
     parameters = dict(model.named_parameters())
-    tensors = {
-        target.name: _rows(parameters, target).detach().to("cpu", dtype, copy=True).contiguous()
-        for target in model.checkpoint_tensors()
-    }
+    exact = _float32_parameters(model)
+    tensors = {}
+    for target in model.checkpoint_tensors():
+        kept_as = torch.float32 if target.parameter in exact else dtype
+        tensors[target.name] = target.view(parameters).detach().to("cpu", kept_as, copy=True).contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SINGLE_FILE
     unfinished = folder / f".{SINGLE_FILE}.{os.getpid()}"
@@ -111,29 +115,44 @@ def save_model(model: DiffusionLM, folder: Path, dtype: torch.dtype) -> Path:
     return path
 
 
-def _rows(parameters: Mapping[str, nn.Parameter], target: CheckpointTensor) -> Tensor:
-    return parameters[target.parameter][target.start : target.end]
+def _targets(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, CheckpointTensor]:
+    """Where each tensor belongs, by its name: fused ones where they are stored, the published ones otherwise."""
+    fused = [target for target in model.fused_tensors() if target.name in weights.tensors]
+    parameters = {target.parameter for target in fused}
+    published = (target for target in model.checkpoint_tensors() if target.parameter not in parameters)
+    return {target.name: target for target in (*published, *fused)}
+
+
+def _float32_parameters(model: nn.Module) -> frozenset[str]:
+    """Names of the parameters that a module lists in its ``float32_parameters``."""
+    return frozenset(
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        for name in getattr(module, "float32_parameters", ())
+    )
 
 
 def _allocate(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """Give each parameter uninitialised storage; a parameter that two modules share stays shared."""
     allocated: dict[int, nn.Parameter] = {}
     for module in model.modules():
+        exact = getattr(module, "float32_parameters", ())
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in allocated:
-                empty = torch.empty(parameter.shape, dtype=dtype, device=device)
+                kept_as = torch.float32 if name in exact else dtype
+                empty = torch.empty(parameter.shape, dtype=kept_as, device=device)
                 allocated[id(parameter)] = nn.Parameter(empty, requires_grad=False)
             setattr(module, name, allocated[id(parameter)])
     assert not any(buffer.is_meta for buffer in model.buffers()), "models keep no buffers: nothing would fill them"
 
 
 def _check_coverage(parameters: Mapping[str, nn.Parameter], targets: Iterable[CheckpointTensor]) -> None:
-    """A model must say where every row of every parameter comes from."""
-    rows: defaultdict[str, int] = defaultdict(int)
+    """A model must say where every element of every parameter comes from."""
+    elements: defaultdict[str, int] = defaultdict(int)
     for target in targets:
-        rows[target.parameter] += len(parameters[target.parameter][target.start : target.end])
+        elements[target.parameter] += target.view(parameters).numel()
     for name, parameter in parameters.items():
-        assert rows[name] == len(parameter), f"{name}: {rows[name]} of {len(parameter)} rows have a source"
+        assert elements[name] == parameter.numel(), f"{name}: {elements[name]} of {parameter.numel()} have a source"
 
 
 def _check_tensor(name: str, expected: tuple[int, ...], weights: WeightFiles) -> None:

@@ -14,7 +14,11 @@ from engine.models.json_fields import JsonFields
 
 FAMILIES = {
     "LLaDAModelLM": "engine.models.llada_config:LLADA",
+    "LLaDAMoEModelLM": "engine.models.llada_moe_config:LLADA_MOE",
+    "LLaDA2MoeModelLM": "engine.models.llada2_config:LLADA2",
+    "DreamModel": "engine.models.dream_config:DREAM",
     "SDARForCausalLM": "engine.models.sdar_config:SDAR",
+    "SDARMoeForCausalLM": "engine.models.sdar_moe_config:SDAR_MOE",
 }
 
 

@@ -67,7 +67,7 @@ def resolve_stop_tokens(files: CheckpointFiles, vocab_size: int, mask_token_id: 
     if files.options.stop_token_ids is not None:
         found = Resolved(files.options.stop_token_ids, "option stop_token_ids")
     else:
-        found = _stop_tokens_of_files(files)
+        found = _stop_tokens_of_files(files, mask_token_id)
     remedy = "pass the option stop_token_ids"
     for token_id in sorted(found.value):
         if token_id >= vocab_size:
@@ -106,7 +106,7 @@ def resolve_tied_head(family: ModelFamily, declared: bool | None, stored: Mappin
     return Resolved(True, f"{head} is not stored")
 
 
-def _stop_tokens_of_files(files: CheckpointFiles) -> Resolved[frozenset[int]]:
+def _stop_tokens_of_files(files: CheckpointFiles, mask_token_id: int) -> Resolved[frozenset[int]]:
     ids: set[int] = set()
     sources: list[str] = []
 
@@ -122,7 +122,8 @@ def _stop_tokens_of_files(files: CheckpointFiles) -> Resolved[frozenset[int]]:
     if not ids and tokens.eos_token_id is not None:
         add([tokens.eos_token_id], f"{tokens.file}: eos_token")
     for text in files.family.end_of_turn:
-        add([tokens.ids[text]] if text in tokens.ids else [], f"token {text}")
+        if tokens.ids.get(text, mask_token_id) != mask_token_id:  # not there, or another family's name of the mask
+            add([tokens.ids[text]], f"token {text}")
     return Resolved(frozenset(ids), " + ".join(sources) or "nowhere")
 
 

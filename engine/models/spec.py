@@ -6,7 +6,7 @@ Shape legend: T tokens of a forward, D hidden size, M positions whose logits are
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +14,23 @@ from torch import Tensor, nn
 
 from engine.attention.backend import AttentionBackend
 from engine.cache.policy import AttentionPattern
+from engine.layers.routing import RoutingRule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoESpec:
+    """The feed-forward part of a mixture-of-experts model.
+
+    ``intermediate_size`` is one expert's width, ``shared_intermediate_size`` that of all shared experts together.
+    ``dense_layers`` have an ordinary feed-forward network of the ModelSpec's ``intermediate_size`` instead.
+    """
+
+    num_experts: int
+    intermediate_size: int
+    routing: RoutingRule
+    expert_bias: bool = False
+    shared_intermediate_size: int = 0
+    dense_layers: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +41,7 @@ class ModelSpec:
     ``attention`` tells the two families apart; ``block_length`` is the default diffusion block (for block-causal
     models the length they were trained for). ``stop_token_ids`` end a completion. With ``logit_shift`` 1 the logits at
     position i - 1 predict token i (Dream keeps this habit of its autoregressive ancestor); the canvas is never shifted.
+    ``rotary_dim`` dimensions of each head are rotated (None: all). ``moe`` is None for dense networks.
     """
 
     architecture: str
@@ -44,19 +62,28 @@ class ModelSpec:
     stop_token_ids: frozenset[int]
     block_length: int
     logit_shift: int = 0
+    rotary_dim: int | None = None
+    moe: MoESpec | None = None
 
 
 class CheckpointTensor(NamedTuple):
     """Where one tensor of a published checkpoint belongs.
 
     ``name`` is its published name; ``parameter`` the model's parameter; rows ``[start, end)`` of that parameter's
-    first dimension hold it (packed projections take several tensors), all rows when ``end`` is None.
+    first dimension hold it (packed projections take several tensors), all rows when ``end`` is None. Where experts are
+    stacked, ``expert`` picks one first and the rows are its own.
     """
 
     name: str
     parameter: str
     start: int = 0
     end: int | None = None
+    expert: int | None = None
+
+    def view(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The part of the named parameters that holds the tensor, sharing their storage."""
+        whole = parameters[self.parameter]
+        return (whole if self.expert is None else whole[self.expert])[self.start : self.end]
 
 
 class DiffusionLM(nn.Module):
@@ -80,3 +107,8 @@ class DiffusionLM(nn.Module):
     @abstractmethod
     def checkpoint_tensors(self) -> Iterator[CheckpointTensor]:
         """Every tensor of the published layout and where it goes, for loading and for saving."""
+
+    def fused_tensors(self) -> Iterator[CheckpointTensor]:
+        """Other names and shapes that converted checkpoints use. A stored one replaces all tensors of
+        :meth:`checkpoint_tensors` that go to its parameter."""
+        return iter(())

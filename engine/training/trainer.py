@@ -40,9 +40,10 @@ NORM_EPS = 1e-6
 class TrainConfig:
     """What to train and how long.
 
-    ``time_budget_minutes`` (wall clock) ends the training early or late: the schedule follows the elapsed fraction of
-    steps or of time, whichever is further. ``initial`` is a checkpoint folder to go on from. ``compile`` fuses the
-    network with torch.compile, which needs a C++ compiler and about two minutes, and then doubles the speed on a CPU.
+    ``time_budget_minutes`` (wall clock) replaces the recipe's number of steps: the schedule then follows the elapsed
+    fraction of it; with ``steps`` given as well, whichever is further. ``initial`` is a checkpoint folder to go on from.
+    ``compile`` fuses the network's layers with torch.compile, which needs a C++ compiler and a minute or two, and doubles
+    the speed on a CPU; ``bfloat16`` computes products in bfloat16 over float32 weights. None: where it pays.
     """
 
     preset: str
@@ -51,8 +52,8 @@ class TrainConfig:
     steps: int | None = None
     time_budget_minutes: float | None = None
     initial: Path | None = None
-    compile: bool = True
-    bfloat16: bool = True
+    compile: bool | None = None
+    bfloat16: bool | None = None
     report_every_s: float = 30.0
     validate_every_s: float = 600.0
     validation_prompts: int = 24

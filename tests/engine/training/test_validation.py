@@ -64,8 +64,10 @@ class Scripted(DiffusionLM):
 SCRIPT = [9, 9, 10, 11, 12, 13, 14, 15, IDS.end, IDS.end, 9, 9, 9, 9, 9, 9]
 
 
-@pytest.mark.parametrize("attention", ["bidirectional", "block_causal"])
-@pytest.mark.parametrize(("threshold", "forwards"), [(None, 7), (0.9, 4)])
+@pytest.mark.parametrize(
+    ("attention", "threshold", "forwards"),
+    [("bidirectional", None, 7), ("bidirectional", 0.9, 4), ("block_causal", None, 7), ("block_causal", 0.9, 5)],
+)
 def test_decodes_up_to_the_first_end(attention: str, threshold: float | None, forwards: int) -> None:
     spec = replace(SPEC, attention=attention)  # type: ignore[arg-type]
     model = Scripted(spec, SCRIPT, sure={2, 3, 6, 7, 8})

@@ -1,0 +1,51 @@
+"""The ``lacuna`` command. Commands import what they need when they run: ``lacuna --help`` loads neither torch nor Ray."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from deployments.cli.evaluate import evaluate
+from deployments.cli.generate import generate
+from deployments.cli.models import models
+from deployments.cli.serve import serve
+from deployments.cli.strategies import strategies
+from deployments.cli.train import train
+from engine.errors import EngineDeadError, LacunaError
+
+USER_ERROR = 2
+FAILURE = 1
+
+app = typer.Typer(
+    name="lacuna",
+    help="Serve, try, evaluate and train diffusion language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+KNOBS = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command("generate", context_settings=KNOBS)(generate)
+app.command("serve")(serve)
+app.command("eval", context_settings=KNOBS)(evaluate)
+app.command("train")(train)
+app.add_typer(models, name="models")
+app.command("strategies")(strategies)
+
+
+def main() -> None:
+    """Run a command. A mistake of the user is one line on stderr and exit status 2."""
+    try:
+        app()
+    except EngineDeadError as error:
+        _end(error, FAILURE)
+    except LacunaError as error:
+        _end(error, USER_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _end(error: LacunaError, status: int) -> None:
+    print(f"lacuna: {error}", file=sys.stderr)
+    sys.exit(status)

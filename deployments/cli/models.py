@@ -1,0 +1,45 @@
+"""``lacuna models``: what is embedded, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from deployments.config import EMBEDDED_MODELS, resolve_checkpoint
+
+models = typer.Typer(help="The embedded models, and what a checkpoint holds.", invoke_without_command=True)
+
+
+@models.callback()
+def overview(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@models.command("list")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """List the embedded models and where they lie."""
+    found = {name: resolve_checkpoint(name) for name in EMBEDDED_MODELS}
+    if as_json:
+        print(json.dumps({name: str(path) for name, path in found.items()}))
+        return
+    for name, path in found.items():
+        print(f"{name}  {path if path.is_dir() else 'not in this installation'}")
+
+
+@models.command("inspect")
+def inspect(
+    path: Annotated[str, typer.Argument(help="Folder of a checkpoint, or the id of an embedded model.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Say what a checkpoint is, what it needs and whether it can be served; exit status 1 when it cannot."""
+    from engine.models.inspect import inspect_checkpoint
+
+    report = inspect_checkpoint(resolve_checkpoint(path))
+    print(json.dumps(report.to_dict()) if as_json else report.to_text())
+    if not report.supported:
+        raise typer.Exit(1)

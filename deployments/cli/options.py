@@ -1,0 +1,83 @@
+"""Options that several commands share, and the free knobs of strategies (``--threshold 0.9``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from deployments.config import EMBEDDED_MODELS, resolve_checkpoint
+from engine.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from engine.llm_engine import LLMEngine
+
+T = TypeVar("T")
+
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Folder of a checkpoint, or the id of an embedded model.", show_default=True),
+]
+Decoder = Annotated[str, typer.Option(help="Decoder; see `lacuna strategies`.", show_default="the model's own")]
+Cache = Annotated[str, typer.Option(help="Cache policy.", show_default="the model's own")]
+BlockLength = Annotated[int, typer.Option(help="Positions denoised together.", show_default="the model's own", min=0)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Threads = Annotated[int, typer.Option(help="Threads of one torch operation.", show_default="torch's choice", min=0)]
+
+DEFAULT_MODEL = EMBEDDED_MODELS[0]
+
+
+def strategy_options(decoder: str, cache: str, block_length: int, extra: Sequence[str]) -> dict[str, object]:
+    """The strategy as a request would give it; ``extra`` are the knobs, ``--name value`` or ``--name=value``."""
+    named = {"decoder": decoder, "cache": cache, "block_length": block_length}
+    return {name: value for name, value in named.items() if value} | parse_knobs(extra)
+
+
+def parse_knobs(extra: Sequence[str]) -> dict[str, object]:
+    """Values are read as JSON where they are JSON, else as text."""
+    knobs: dict[str, object] = {}
+    words = list(extra)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or len(word) < 3:
+            raise InvalidRequestError(f"unexpected argument {word!r}; put a prompt of several words in quotes")
+        name, separator, value = word[2:].partition("=")
+        if not separator:
+            if not words:
+                raise InvalidRequestError(f"--{name} needs a value")
+            value = words.pop(0)
+        knobs[name.replace("-", "_")] = _value(value)
+    return knobs
+
+
+def checked(make: Callable[..., T], **fields: object) -> T:
+    """``make(**fields)``; an invalid value is a user's error that names the option."""
+    try:
+        return make(**fields)
+    except ValidationError as error:
+        finding = error.errors(include_url=False)[0]
+        name = str(finding["loc"][0])
+        message = f"--{name.replace('_', '-')}: {finding['msg']}, got {finding['input']!r}"
+        raise InvalidRequestError(message, name) from None
+
+
+def load_engine(model: str, device: str = "auto", dtype: str = "auto", threads: int = 0, slots: int = 1) -> LLMEngine:
+    """The engine of a checkpoint, with a log line only where something is unusual."""
+    from engine.config import parse_engine_config
+    from engine.llm_engine import LLMEngine
+
+    config = parse_engine_config(
+        {"device": device, "dtype": dtype, "num_threads": threads or None, "max_num_seqs": slots}
+    )
+    return LLMEngine.from_pretrained(resolve_checkpoint(model), config)
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,97 @@
+"""``lacuna serve``: the whole service on this machine."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deployments.config import AppConfig
+    from deployments.launch import ServerOptions
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="Folder, `id=folder` or embedded id; may be repeated.", show_default="embedded models"
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with the application's settings.", show_default="none")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting as key=value, e.g. max_queue_depth=64; may be repeated."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address of the HTTP port; gRPC listens on every interface.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="HTTP port.", min=1, max=65535)] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC port (plain text, no TLS).", min=1, max=65535)] = 9000,
+    ray_address: Annotated[
+        str, typer.Option(help="local: a Ray of its own; auto or host:port: join a cluster.")
+    ] = "local",
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the log of every process.")] = False,
+) -> None:
+    """Serve models over HTTP (OpenAI's API) and gRPC until interrupted."""
+    from deployments.config import AppConfig
+    from deployments.launch import ServerOptions, check_port, serving
+
+    app_config = AppConfig.parse(read_settings(config, model or [], set_ or []))
+    options = ServerOptions(
+        host=host, http_port=port, grpc_port=grpc_port, ray_address=ray_address, log_to_driver=verbose
+    )
+    for option, number in (("--port", port), ("--grpc-port", grpc_port)):
+        check_port(number, option)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    names = ", ".join(served.id for served in app_config.models)
+    print(f"Starting Ray and {names} (about half a minute) ...", flush=True)
+    with serving(app_config, options):
+        print(next_steps(app_config, options), flush=True)
+        stopped.wait()
+        print("Stopping ...", flush=True)
+
+
+def read_settings(path: Path | None, models: list[str], settings: list[str]) -> dict[str, object]:
+    """Settings of a file, then of the command line."""
+    merged: dict[str, Any] = {}
+    if path is not None:
+        import yaml
+
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path} cannot be read as YAML: {error}", "config") from error
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"{path} must hold settings by name", "config")
+        merged |= loaded
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"--set takes key=value, got {setting!r}", "set")
+        merged[key] = value
+    if models:
+        merged["models"] = models
+    return merged
+
+
+def next_steps(config: AppConfig, options: ServerOptions) -> str:
+    """What to type now."""
+    base = f"http://{options.host}:{options.http_port}"
+    return f"""
+Ready: {", ".join(model.id for model in config.models)}
+  HTTP   {base}/v1   (OpenAI's API; docs at {base}/docs)
+  gRPC   {options.host}:{options.grpc_port}   (lacuna.v1.Generation, health, reflection)
+
+Try:
+  curl {base}/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{{"messages": [{{"role": "user", "content": "What is 17 + 25?"}}], "diffusion": {{"decoder": "threshold"}}}}'
+
+Press Ctrl-C to stop."""

@@ -1,0 +1,90 @@
+"""The network that all families but LLaDA's naming share: pre-norm attention and feed-forward layers.
+
+``h = x + self_attn(norm(x))``, then ``h + mlp(norm(h))``; the families differ in a few switches and in what their
+checkpoints call the tensors.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from engine.attention.backend import AttentionBackend
+from engine.layers.attention import SelfAttention
+from engine.layers.embedding import Embedding
+from engine.layers.mlp import SwiGLU
+from engine.layers.moe import SparseMoE
+from engine.layers.norm import RMSNorm
+from engine.layers.rotary import RotaryEmbedding
+from engine.models.spec import DiffusionLM, ModelSpec
+
+
+class TransformerLayer(nn.Module):
+    """One layer; ``mlp`` is dense or a mixture of experts, as the spec says for the layer's ``index``."""
+
+    def __init__(self, spec: ModelSpec, index: int, *, qk_norm: bool, output_bias: bool) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
+        self.self_attn = SelfAttention(
+            spec.hidden_size,
+            spec.num_heads,
+            spec.num_kv_heads,
+            spec.head_dim,
+            bias=spec.attention_bias,
+            output_bias=output_bias,
+            qk_norm_eps=spec.rms_norm_eps if qk_norm else None,
+        )
+        self.post_attention_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
+        self.mlp = feed_forward(spec, index)
+
+    def forward(
+        self, index: int, hidden_TD: Tensor, rotary: tuple[Tensor, Tensor], attention: AttentionBackend
+    ) -> Tensor:
+        hidden_TD = hidden_TD + self.self_attn(index, self.input_layernorm(hidden_TD), rotary, attention)
+        output: Tensor = hidden_TD + self.mlp(self.post_attention_layernorm(hidden_TD))
+        return output
+
+
+class Transformer(DiffusionLM):
+    """``qk_norm`` normalises each query and key head, ``output_bias`` gives the attention's output projection a bias
+    (``spec.attention_bias`` decides for the other three)."""
+
+    def __init__(self, spec: ModelSpec, *, qk_norm: bool, output_bias: bool = False) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embed_tokens = Embedding(spec.vocab_size, spec.hidden_size)
+        self.layers = nn.ModuleList(
+            TransformerLayer(spec, index, qk_norm=qk_norm, output_bias=output_bias) for index in range(spec.num_layers)
+        )
+        self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
+        self.lm_head = None if spec.tie_word_embeddings else Embedding(spec.vocab_size, spec.hidden_size)
+        self.rotary = RotaryEmbedding(spec.rotary_dim or spec.head_dim, spec.rope_theta)
+
+    def embed(self, token_ids_T: Tensor) -> Tensor:
+        embeddings: Tensor = self.embed_tokens(token_ids_T)
+        return embeddings
+
+    def forward(self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend) -> Tensor:
+        rotary = self.rotary(positions_T)
+        hidden_TD = embeddings_TD
+        for index, layer in enumerate(self.layers):
+            hidden_TD = layer(index, hidden_TD, rotary, attention)
+        normed: Tensor = self.norm(hidden_TD)
+        return normed
+
+    def compute_logits(self, hidden_MD: Tensor) -> Tensor:
+        return (self.embed_tokens if self.lm_head is None else self.lm_head).logits(hidden_MD)
+
+
+def feed_forward(spec: ModelSpec, layer: int) -> SwiGLU | SparseMoE:
+    """The feed-forward part of a layer."""
+    moe = spec.moe
+    if moe is None or layer in moe.dense_layers:
+        return SwiGLU(spec.hidden_size, spec.intermediate_size)
+    return SparseMoE(
+        spec.hidden_size,
+        moe.num_experts,
+        moe.intermediate_size,
+        moe.routing,
+        expert_bias=moe.expert_bias,
+        shared_intermediate_size=moe.shared_intermediate_size,
+    )

@@ -1,0 +1,93 @@
+"""Every decoder with every cache policy, all in one batch: each request gets exactly what it gets alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from engine.cache import CACHE_POLICIES
+from engine.decoding import DECODERS
+from engine.llm_engine import LLMEngine
+from engine.sequence import GenerationRequest
+from tests.helpers.engines import Outcome, drive, load, make_request
+
+ROOMY = {"max_num_seqs": 80}
+KNOBS: Mapping[str, Mapping[str, object]] = {
+    "low_confidence": {"steps": 3},
+    "random": {"steps": 3},
+    "threshold": {"threshold": 0.3},
+    "factor": {"factor": 1.5},
+    "sequential": {"steps": 3},
+    "low_confidence_static": {"steps": 2},
+    "low_confidence_dynamic": {"threshold": 0.3, "steps": 4},
+    "entropy_bounded": {"gamma": 2.0},
+    "budgeted_threshold": {"threshold": 0.3, "steps": 2},
+}
+
+
+@pytest.fixture(scope="module", params=["llada_folder", "sdar_folder"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+def mixture(engine: LLMEngine) -> list[GenerationRequest]:
+    """One request per pair, with different lengths, blocks, guidance, sampling, and ways to stop."""
+    numbers = random.Random(5)
+    caches = [name for name in CACHE_POLICIES if engine.spec.attention in CACHE_POLICIES.get(name).patterns]
+    requests = []
+    for index, (decoder, cache) in enumerate((decoder, cache) for decoder in DECODERS for cache in caches):
+        strategy: dict[str, object] = {"decoder": decoder, "cache": cache, "block_length": numbers.choice([2, 4, 5, 8])}
+        strategy |= KNOBS.get(decoder, {})
+        sampling: dict[str, object] = {"max_tokens": numbers.randint(3, 14), "seed": index}
+        if index % 4 == 0:
+            strategy["cfg_scale"] = 0.7
+        if index % 3 == 0:
+            sampling |= {"temperature": 0.8, "top_k": 40, "top_p": 0.95}
+        if index % 5 == 0:
+            sampling["stop_token_ids"] = frozenset(range(0, 280, 10))
+        if index % 7 == 0:
+            strategy |= {"banned_tokens": [3, 4, 5], "deferred_tokens": [10]}
+        prompt = [numbers.randrange(280) for _ in range(numbers.randint(1, 23))]
+        requests.append(make_request(f"{decoder}-{cache}-{index}", prompt, engine, strategy=strategy, **sampling))
+    return requests
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, Outcome]:
+    """The outcome of each request as the only one of its engine."""
+    engine = load(folder, max_num_seqs=2)
+    outcomes: dict[str, Outcome] = {}
+    for one in mixture(engine):
+        outcomes |= drive(engine, [one])
+    assert len({outcome.token_ids for outcome in outcomes.values()}) > len(outcomes) / 2
+    assert {outcome.finish_reason for outcome in outcomes.values()} == {"stop", "length"}
+    return outcomes
+
+
+def test_all_in_one_batch_or_in_passing_equal_each_alone(folder: Path, alone: dict[str, Outcome]) -> None:
+    together = load(folder, **ROOMY)
+    assert drive(together, mixture(together)) == alone
+    assert together.stats().forwards < 100, "the batch did not run together"
+    assert together.stats().num_free_slots == 80
+
+    crowded = load(folder, max_num_seqs=5, max_num_batched_tokens=70, page_size=8)
+    assert drive(crowded, mixture(crowded)[::-1], every=3) == alone
+    assert crowded.stats().num_free_slots == 5
+
+
+def test_requests_that_leave_early_leave_no_trace(folder: Path, alone: dict[str, Outcome]) -> None:
+    engine = load(folder, **ROOMY, page_size=16)
+    requests = mixture(engine)
+    for one in requests:
+        engine.add_request(one)
+    leaving = {one.request_id for one in requests[1::2]}
+    for name in sorted(leaving):
+        engine.step()
+        engine.abort(name)
+    while engine.has_unfinished_requests():
+        engine.step()
+    assert drive(engine, requests[::-1]) == alone

@@ -1,0 +1,72 @@
+"""Random states of sequences for cache policies, and a plain view of what a policy answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+
+from engine.cache.policy import AttentionPattern, Progress, Spans
+
+Row = tuple[int, int, int, int]
+"""q_start, q_end, kv_start, kv_end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """One sequence; ``chunk_len`` is the most positions to compute."""
+
+    canvas_len: int
+    block_start: int
+    block_end: int
+    block_length: int
+    cached_len: int = 0
+    step: int = 0
+    refreshed: bool = False
+    chunk_len: int = 10_000
+
+
+def progress_of(*states: State) -> Progress:
+    columns = {
+        name: np.array([getattr(state, name) for state in states], np.bool_ if name == "refreshed" else np.int64)
+        for name in State.__dataclass_fields__
+    }
+    return Progress(**columns, knobs={})
+
+
+def rows_of(spans: Spans, sequence: int) -> list[Row]:
+    """Rows of one sequence, in order."""
+    columns = (spans.q_start_R, spans.q_end_R, spans.kv_start_R, spans.kv_end_R)
+    return [tuple(int(column[r]) for column in columns) for r in np.flatnonzero(spans.owner_R == sequence)]  # type: ignore[misc]
+
+
+@st.composite
+def states(draw: st.DrawFn, pattern: AttentionPattern) -> State:
+    """Anything that the iteration manager may ask about, closing sequences (nothing left to decode) included."""
+    length, step = draw(st.integers(1, 6)), draw(st.integers(0, 5))
+    refreshed = step > 0 or draw(st.booleans())
+    if pattern == "bidirectional":
+        prompt, tokens = draw(st.integers(1, 12)), draw(st.integers(1, 14))
+        start = prompt + draw(st.integers(0, (tokens - 1) // length)) * length
+        return State(
+            canvas_len=prompt + tokens,
+            block_start=start,
+            block_end=min(start + length, prompt + tokens),
+            block_length=length,
+            step=step,
+            refreshed=refreshed,
+        )
+    num_blocks = draw(st.integers(1, 6))
+    current = draw(st.integers(0, num_blocks))
+    closing = current == num_blocks
+    return State(
+        canvas_len=num_blocks * length,
+        block_start=current * length,
+        block_end=current * length + (0 if closing else length),
+        block_length=length,
+        cached_len=draw(st.integers(0, current - closing)) * length,
+        step=step,
+        refreshed=refreshed,
+        chunk_len=draw(st.integers(1, 40)),
+    )
