@@ -47,7 +47,10 @@ class _Add:
 
 @dataclass(frozen=True, slots=True)
 class _Abort:
+    """``subscriber`` tells the request from another of the same id, which was refused."""
+
     request_id: str
+    subscriber: _Subscriber
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class AsyncEngine:
         self._inbox: SimpleQueue[_Add | _Abort | _Stop] = SimpleQueue()
         self._subscribers: dict[str, _Subscriber] = {}
         self._failure: BaseException | None = None
+        self._ended = False
+        self._ending = threading.Lock()  # no request enters the inbox after its last reading
         self._step_started_s: float | None = None
         self._stats = engine.stats()
         self._thread = threading.Thread(target=self._run, name="lacuna-engine", daemon=True)
@@ -107,7 +112,7 @@ class AsyncEngine:
     def check_health(self) -> None:
         """EngineDeadError when the thread has ended or a forward hangs."""
         if self._failure is not None or not self._thread.is_alive():
-            raise EngineDeadError(f"the engine has stopped: {self._failure or 'it was closed'}")
+            raise self._dead()
         started_s = self._step_started_s
         if started_s is not None and time.monotonic() - started_s > self._stall_timeout_s:
             raise EngineDeadError(f"a forward has been running for more than {self._stall_timeout_s:.0f} s")
@@ -121,7 +126,7 @@ class AsyncEngine:
         sequence = self._engine.validate(request)
         self.check_health()
         subscriber = _Subscriber(asyncio.get_running_loop(), asyncio.Queue())
-        self._inbox.put(_Add(sequence, subscriber))
+        self._submit(_Add(sequence, subscriber))
         finished = False
         try:
             while not finished:
@@ -133,7 +138,16 @@ class AsyncEngine:
                 yield item
         finally:
             if not finished:
-                self._inbox.put(_Abort(request.request_id))
+                self._inbox.put(_Abort(request.request_id, subscriber))
+
+    def _submit(self, command: _Add) -> None:
+        with self._ending:
+            if self._ended:
+                raise self._dead()
+            self._inbox.put(command)
+
+    def _dead(self) -> EngineDeadError:
+        return EngineDeadError(f"the engine has stopped: {self._failure or 'it was closed'}")
 
     def _run(self) -> None:
         try:
@@ -144,7 +158,7 @@ class AsyncEngine:
         except Exception as error:
             logger.exception("the engine failed; its requests are ended")
             self._failure = error
-        self._end_all(f"the engine has stopped: {self._failure or 'it was closed'}")
+        self._end_all()
 
     def _step(self) -> None:
         self._step_started_s = time.monotonic()
@@ -172,8 +186,7 @@ class AsyncEngine:
             if isinstance(command, _Stop):
                 return False
             if isinstance(command, _Abort):
-                self._subscribers.pop(command.request_id, None)
-                self._engine.abort(command.request_id)
+                self._abort(command)
             else:
                 self._add(command)
 
@@ -185,7 +198,14 @@ class AsyncEngine:
         else:
             self._subscribers[command.sequence.request_id] = command.subscriber
 
-    def _end_all(self, message: str) -> None:
+    def _abort(self, command: _Abort) -> None:
+        if self._subscribers.get(command.request_id) is command.subscriber:
+            del self._subscribers[command.request_id]
+            self._engine.abort(command.request_id)
+
+    def _end_all(self) -> None:
+        with self._ending:
+            self._ended = True
         pending = list(self._subscribers.values())
         self._subscribers.clear()
         while not self._inbox.empty():
@@ -193,7 +213,7 @@ class AsyncEngine:
             if isinstance(command, _Add):
                 pending.append(command.subscriber)
         for subscriber in pending:
-            _call(subscriber.loop, [(subscriber, EngineDeadError(message))])
+            _call(subscriber.loop, [(subscriber, self._dead())])
 
 
 def _call(loop: asyncio.AbstractEventLoop, items: Iterable[tuple[_Subscriber, RequestOutput | LacunaError]]) -> None:

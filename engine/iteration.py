@@ -96,6 +96,7 @@ class IterationManager:
             traits,
             strategy.cache_knobs(),
         )
+        self.slots.last_run[slot] = self._iteration  # behind everyone who is waiting for a turn
         self._admissions.append(Admission(slot, canvas, pages[0], strategy.decoder, strategy.decoder_knobs(), knobs))
         if guide_slot >= 0:
             twin = canvas.copy()
@@ -147,6 +148,7 @@ class IterationManager:
             block_length=table.block_length[slots],
             cached_len=table.cached_len[slots],
             step=table.step[slots],
+            total_steps=table.denoising_steps[slots],
             refreshed=table.refreshed[slots],
             chunk_len=np.full(len(slots), self._token_budget),
             knobs=table.knobs(slots),

@@ -6,7 +6,7 @@ import heapq
 
 from engine.cache.block_manager import BlockManager
 from engine.cache.policy import IntArray
-from engine.errors import OverloadedError
+from engine.errors import InvalidRequestError, OverloadedError
 from engine.sequence import Sequence
 
 
@@ -31,7 +31,14 @@ class Scheduler:
         return len(self._free_slots)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a request; OverloadedError when the queue is full."""
+        """Queue a request; OverloadedError when the queue is full, InvalidRequestError when it could never run."""
+        pages = self._pages(sequence)
+        if pages > self._blocks.num_pages:
+            raise InvalidRequestError(
+                f"the request needs {pages * self._blocks.page_size} positions of K/V memory, and the server has "
+                f"{self._blocks.num_pages * self._blocks.page_size}; guidance takes them twice",
+                "cfg_scale" if sequence.num_slots == 2 else "max_tokens",
+            )
         if len(self._waiting) >= self._max_queue_len + self.num_free_slots:
             raise OverloadedError(
                 f"the engine's queue is full ({self._max_queue_len} requests); try again later", "max_queue_len"
@@ -65,5 +72,7 @@ class Scheduler:
         sequence.slot = sequence.guide_slot = -1
 
     def _fits(self, sequence: Sequence) -> bool:
-        pages = self._blocks.pages_for(sequence.canvas_len) * sequence.num_slots
-        return sequence.num_slots <= len(self._free_slots) and pages <= self._blocks.num_free_pages
+        return sequence.num_slots <= len(self._free_slots) and self._pages(sequence) <= self._blocks.num_free_pages
+
+    def _pages(self, sequence: Sequence) -> int:
+        return self._blocks.pages_for(sequence.canvas_len) * sequence.num_slots

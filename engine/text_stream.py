@@ -54,11 +54,12 @@ class TextStream:
         return self._emit(len(self._text) if last else max(len(self._text) - self._held_back(), 0), None)
 
     def _find(self, searched: int) -> tuple[int, str] | None:
-        """Start and text of the earliest stop string, the longer one where two start together."""
-        hits = [(at, -len(stop), stop) for stop in self._stop if (at := self._text.find(stop, searched)) >= 0]
+        """Start and text of the stop string that is complete first, the longest of those that end together: what
+        ends a completion does not depend on how its tokens arrive."""
+        hits = [(at + len(stop), at, stop) for stop in self._stop if (at := self._text.find(stop, searched)) >= 0]
         if not hits:
             return None
-        start, _, stop = min(hits)
+        _, start, stop = min(hits)
         return start, stop
 
     def _held_back(self) -> int:

@@ -1,4 +1,4 @@
-"""The ``lacuna`` command. Commands import what they need when they run: ``lacuna --help`` loads neither torch nor Ray."""
+"""The ``lacuna`` command. Commands import what they need when they run: ``--help`` loads neither torch nor Ray."""
 
 from __future__ import annotations
 

@@ -52,19 +52,20 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text:
         raise InvalidRequestError("the prompt is empty; give at least one token", "prompt")
+    sampling = options.checked(
+        SamplingParams,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        stop=tuple(stop or ()),
+    )
     engine = options.load_engine(model, device, dtype, threads, slots=2)
     request = GenerationRequest(
         request_id="cli",
         prompt=_prompt(engine, text, system, raw=raw),
-        sampling=options.checked(
-            SamplingParams,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=tuple(stop or ()),
-        ),
+        sampling=sampling,
         strategy=engine.strategy(strategy_options),
         stream="step" if show_canvas else "block" if stream and not as_json else "final",
     )

@@ -20,3 +20,9 @@ class AttentionBackend(ABC):
     @abstractmethod
     def attend(self, layer: int, queries_THD: Tensor, keys_TKD: Tensor, values_TKD: Tensor) -> Tensor:
         """Return the attention output ``[T, H, D]`` (scale ``D ** -0.5``; grouped-query when K < H)."""
+
+    @property
+    def row_T(self) -> Tensor | None:
+        """Number of the row that each token belongs to, from 0; None where a backend has no rows. A row of a
+        block-causal model is a diffusion block."""
+        return None

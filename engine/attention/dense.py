@@ -15,13 +15,19 @@ class DenseAttention(AttentionBackend):
     """Tokens are ``batch`` sequences of ``length`` laid end to end (T = batch * length).
 
     ``mask`` is boolean, True where a query (row) may see a key (column): ``[N, N]`` for all sequences, or
-    ``[batch, 1, N, N]``; None lets everything see everything. A query that may see nothing gives NaN. Written out
-    rather than fused: on a CPU the backward pass of the fused operator takes several times as long.
+    ``[batch, 1, N, N]``; None lets everything see everything. A query that may see nothing gives NaN.
+    ``row_T`` numbers the diffusion blocks of all sequences, for networks that ask for them. Written out rather than
+    fused: on a CPU the backward pass of the fused operator takes several times as long.
     """
 
-    def __init__(self, batch: int, length: int, mask: Tensor | None = None) -> None:
+    def __init__(self, batch: int, length: int, mask: Tensor | None = None, row_T: Tensor | None = None) -> None:
         self._shape = (batch, length)
         self._mask = mask
+        self._row_T = row_T
+
+    @property
+    def row_T(self) -> Tensor | None:
+        return self._row_T
 
     def attend(self, layer: int, queries_THD: Tensor, keys_TKD: Tensor, values_TKD: Tensor) -> Tensor:
         queries, keys, values = (

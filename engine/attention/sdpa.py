@@ -11,6 +11,7 @@ Q queries and X keys of one segment.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -41,9 +42,15 @@ class SDPAAttention(AttentionBackend):
         device = cache.keys.device
         slot_T, position_T = rows.tokens()
         self._cache = cache
+        self._rows = rows
         self._physical_T = torch.from_numpy(_physical(page_table, slot_T, position_T, cache.page_size)).to(device)
         offset_R = rows.offset_R
         self._segments = [_segment(rows, offset_R, run, page_table, cache.page_size, device) for run in _runs(rows)]
+
+    @cached_property
+    def row_T(self) -> Tensor:
+        lengths = self._rows.q_end_R - self._rows.q_start_R
+        return torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(self._physical_T.device)
 
     def attend(self, layer: int, queries_THD: Tensor, keys_TKD: Tensor, values_TKD: Tensor) -> Tensor:
         self._cache.store(layer, self._physical_T, keys_TKD, values_TKD)

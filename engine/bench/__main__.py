@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from engine.bench.goldens import command as goldens
-from engine.llm_engine import LLMEngine
+from engine.bench.goldens.engines import load_engine
 
 WIDTH = 160
 """Columns of tables that go into a file or a pipe."""
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     replay = commands.add_parser("goldens", help="replay recorded runs of the reference implementations")
     goldens.add_arguments(replay)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    return goldens.run(parser.parse_args(argv), LLMEngine.from_pretrained, console)
+    return goldens.run(parser.parse_args(argv), load_engine, console)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ CACHE_POLICIES: Registry[CachePolicy] = Registry(
         "none": "engine.cache.none:NoCache",
         "prefix": "engine.cache.bidirectional:PrefixCache",
         "dual": "engine.cache.bidirectional:DualCache",
+        "vicinity": "engine.cache.vicinity:VicinityCache",
+        "window": "engine.cache.vicinity:WindowCache",
         "block": "engine.cache.block:BlockCache",
     },
 )

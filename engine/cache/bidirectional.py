@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from engine.cache.policy import AttentionPattern, CachePolicy, IntArray, Progress, Spans
+from engine.cache.policy import AttentionPattern, CachePolicy, IntArray, Progress, Spans, rows_over
 from engine.params import NoParams
 
 _SOURCE = "Fast-dLLM (arXiv 2505.22618), section 3.2"
@@ -24,7 +24,7 @@ class _RefreshedPerBlock(CachePolicy):
     def spans(self, progress: Progress) -> Spans:
         start = np.where(progress.refreshed, np.maximum(progress.block_start - self.lead, 0), 0)
         end = np.where(progress.refreshed, self.inner_end(progress), progress.canvas_len)
-        return single_rows(progress, start, end)
+        return rows_over(progress, start, end, np.zeros_like(start), progress.canvas_len)
 
     @abstractmethod
     def inner_end(self, progress: Progress) -> IntArray:
@@ -49,17 +49,3 @@ class DualCache(_RefreshedPerBlock):
 
     def inner_end(self, progress: Progress) -> IntArray:
         return progress.block_end
-
-
-def single_rows(progress: Progress, q_start: IntArray, q_end: IntArray) -> Spans:
-    """One row per sequence that attends over the whole canvas and decides the block."""
-    index = np.arange(len(progress))
-    return Spans(
-        owner_R=index,
-        q_start_R=q_start,
-        q_end_R=q_end,
-        kv_start_R=np.zeros_like(q_start),
-        kv_end_R=progress.canvas_len,
-        decode_row=index,
-        cached_len=progress.cached_len,
-    )

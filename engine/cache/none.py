@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from engine.cache.bidirectional import single_rows
 from engine.cache.block import block_rows
-from engine.cache.policy import AttentionPattern, CachePolicy, Progress, Spans
+from engine.cache.policy import AttentionPattern, CachePolicy, Progress, Spans, rows_over
 from engine.params import NoParams
 
 
@@ -25,7 +24,8 @@ class NoCache(CachePolicy):
 
     def spans(self, progress: Progress) -> Spans:
         if self.pattern == "bidirectional":
-            return single_rows(progress, np.zeros_like(progress.canvas_len), progress.canvas_len)
+            start = np.zeros_like(progress.canvas_len)
+            return rows_over(progress, start, progress.canvas_len, start, progress.canvas_len)
         everything = replace(
             progress, cached_len=np.zeros_like(progress.cached_len), chunk_len=np.full_like(progress.chunk_len, 2**31)
         )

@@ -28,7 +28,8 @@ class Progress:
 
     ``canvas_len`` is prompt plus generation, ``[block_start, block_end)`` the block being decoded (empty when all
     blocks are decoded and only a commit is due), ``cached_len`` the length of the prefix whose K/V are final (exact
-    policies), ``step`` the denoising step within the block (0 first), ``refreshed`` whether a forward has been run
+    policies), ``step`` the denoising step within the block (0 first), ``total_steps`` those of the whole
+    request, ``refreshed`` whether a forward has been run
     since the block began, ``chunk_len`` the most positions to compute in this forward. ``knobs`` are the policy's
     parameters.
     """
@@ -39,6 +40,7 @@ class Progress:
     block_length: IntArray
     cached_len: IntArray
     step: IntArray
+    total_steps: IntArray
     refreshed: BoolArray
     chunk_len: IntArray
     knobs: Mapping[str, npt.NDArray[np.float64]]
@@ -90,3 +92,9 @@ class CachePolicy(ABC):
     @abstractmethod
     def spans(self, progress: Progress) -> Spans:
         """Rows of the next forward."""
+
+
+def rows_over(progress: Progress, q_start: IntArray, q_end: IntArray, kv_start: IntArray, kv_end: IntArray) -> Spans:
+    """One row per sequence, which decides the block."""
+    index = np.arange(len(progress))
+    return Spans(index, q_start, q_end, kv_start, kv_end, decode_row=index, cached_len=progress.cached_len)

@@ -81,7 +81,7 @@ class SigmoidRouting(RoutingRule):
         """The biased scores, minus infinity where an expert may not be chosen."""
         if self.groups_per_token == self.num_groups:
             return biased_TE
-        biased_TGe = biased_TE.unflatten(-1, (self.num_groups, -1))
+        biased_TGe = biased_TE.view(len(biased_TE), self.num_groups, -1)
         group_score_TG = biased_TGe.topk(2, dim=-1).values.sum(-1)
         best_TG = group_score_TG.topk(self.groups_per_token, dim=-1).indices
         allowed_TG = torch.zeros_like(group_score_TG, dtype=torch.bool).scatter_(-1, best_TG, True)
@@ -104,6 +104,6 @@ class BlockRouting(SigmoidRouting):
         assert block_T is not None, "block routing needs to know the blocks"
         best_NE = torch.full_like(biased_TE, -torch.inf)  # as many blocks as tokens at most: no count has to be known
         best_NE.scatter_reduce_(0, block_T[:, None].expand_as(biased_TE), biased_TE, "amax")
-        admitted = best_NE.sort(-1, descending=True, stable=True).indices[:, : self.capacity]
+        admitted = best_NE.sort(dim=-1, descending=True, stable=True).indices[:, : self.capacity]
         allowed_NE = torch.zeros_like(best_NE, dtype=torch.bool).scatter_(-1, admitted, True)
         return biased_TE.masked_fill(~allowed_NE[block_T], -torch.inf)

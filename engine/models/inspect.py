@@ -140,12 +140,38 @@ def _facts(checkpoint: Checkpoint) -> Mapping[str, Fact]:
     return {
         "attention": Fact(spec.attention.replace("_", "-"), checkpoint.family.name),
         "network": Fact(f"{spec.num_layers} layers of {spec.hidden_size}, {heads}", CONFIG_FILE),
+        **_expert_facts(spec, checkpoint.weights.num_parameters),
         "vocabulary": Fact(str(spec.vocab_size), CONFIG_FILE),
         "mask_token_id": Fact(str(spec.mask_token_id), sources["mask_token_id"]),
         "stop_token_ids": Fact(stops, sources["stop_token_ids"]),
         "block_length": Fact(str(spec.block_length), sources["block_length"]),
         "max_position_embeddings": Fact(str(spec.max_position_embeddings), sources["max_position_embeddings"]),
         "tied_head": Fact("yes" if spec.tie_word_embeddings else "no", sources["tie_word_embeddings"]),
+    }
+
+
+def active_parameters(spec: ModelSpec, total: int) -> int:
+    """Of ``total`` parameters, those that take part in computing one token: all but the experts not chosen for it."""
+    moe = spec.moe
+    if moe is None:
+        return total
+    idle = moe.num_experts - moe.routing.experts_per_token
+    num_mixtures = spec.num_layers - len(moe.dense_layers)
+    return total - num_mixtures * idle * 3 * spec.hidden_size * moe.intermediate_size
+
+
+def _expert_facts(spec: ModelSpec, total: int) -> Mapping[str, Fact]:
+    moe = spec.moe
+    if moe is None:
+        return {}
+    described = f"{moe.routing.experts_per_token} of {moe.num_experts} per token, {moe.intermediate_size} wide"
+    if moe.shared_intermediate_size:
+        described += f"; {moe.shared_intermediate_size} shared"
+    if moe.dense_layers:
+        described += f"; {len(moe.dense_layers)} of {spec.num_layers} layers dense"
+    return {
+        "experts": Fact(described, CONFIG_FILE),
+        "active_parameters": Fact(_count(active_parameters(spec, total)), "per token"),
     }
 
 

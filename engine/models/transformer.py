@@ -1,4 +1,4 @@
-"""The network that all families but LLaDA's naming share: pre-norm attention and feed-forward layers.
+"""The network that all families share: pre-norm attention and feed-forward layers.
 
 ``h = x + self_attn(norm(x))``, then ``h + mlp(norm(h))``; the families differ in a few switches and in what their
 checkpoints call the tensors.
@@ -40,7 +40,9 @@ class TransformerLayer(nn.Module):
         self, index: int, hidden_TD: Tensor, rotary: tuple[Tensor, Tensor], attention: AttentionBackend
     ) -> Tensor:
         hidden_TD = hidden_TD + self.self_attn(index, self.input_layernorm(hidden_TD), rotary, attention)
-        output: Tensor = hidden_TD + self.mlp(self.post_attention_layernorm(hidden_TD))
+        normed_TD = self.post_attention_layernorm(hidden_TD)
+        per_block = isinstance(self.mlp, SparseMoE) and self.mlp.gate.rule.per_block
+        output: Tensor = hidden_TD + (self.mlp(normed_TD, attention.row_T) if per_block else self.mlp(normed_TD))
         return output
 
 

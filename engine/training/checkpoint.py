@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from engine.models.loader import save_model
 from engine.models.spec import DiffusionLM
 from engine.training.families import Family
 from engine.training.tokenizer import save_tokenizer
@@ -23,18 +24,15 @@ def save_checkpoint(
     """Write config, weights (bfloat16), tokenizer and ``record`` (``training.json``). ``folder`` changes at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    parameters = dict(model.named_parameters())
-    tensors = {
-        tensor.name: parameters[tensor.parameter].detach()[tensor.start : tensor.end].to(torch.bfloat16).contiguous()
-        for tensor in model.checkpoint_tensors()
-    }
-    save_file(tensors, staging / "model.safetensors", metadata={"format": "pt"})
+    save_model(model, staging, torch.bfloat16)
     stop_ids = sorted(model.spec.stop_token_ids)
     _write_json(staging / "config.json", family.config(model.spec))
     _write_json(staging / "generation_config.json", {"eos_token_id": stop_ids, "pad_token_id": stop_ids[0]})
     _write_json(staging / "training.json", record)
     save_tokenizer(tokenizer, staging, model.spec.max_position_embeddings)
     staging.chmod(0o755)
+    for path in staging.iterdir():
+        path.chmod(0o644)
     retired = folder.with_name(folder.name + ".old")
     if folder.exists():
         os.replace(folder, retired)

@@ -13,13 +13,15 @@ from engine.models.spec import DiffusionLM, ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """``embedding`` and ``head`` name parameters; ``config`` renders a spec with the published field names."""
+    """``embedding`` and ``head`` are published tensor names, ``residual_outputs`` endings of those that write into the
+    residual stream; ``config`` renders a spec with the published field names."""
 
     build: Callable[[ModelSpec], DiffusionLM]
     architecture: str
     attention: AttentionPattern
     embedding: str
     head: str
+    residual_outputs: tuple[str, ...]
     config: Callable[[ModelSpec], dict[str, object]]
 
 
@@ -91,6 +93,22 @@ def sdar_config(spec: ModelSpec) -> dict[str, object]:
 
 
 FAMILIES: dict[str, Family] = {
-    "llada": Family(LLaDAModel, "LLaDAModelLM", "bidirectional", "wte.weight", "ff_out.weight", llada_config),
-    "sdar": Family(SDARModel, "SDARForCausalLM", "block_causal", "embed_tokens.weight", "lm_head.weight", sdar_config),
+    "llada": Family(
+        build=LLaDAModel,
+        architecture="LLaDAModelLM",
+        attention="bidirectional",
+        embedding="model.transformer.wte.weight",
+        head="model.transformer.ff_out.weight",
+        residual_outputs=("attn_out.weight", "ff_out.weight"),
+        config=llada_config,
+    ),
+    "sdar": Family(
+        build=SDARModel,
+        architecture="SDARForCausalLM",
+        attention="block_causal",
+        embedding="model.embed_tokens.weight",
+        head="lm_head.weight",
+        residual_outputs=("o_proj.weight", "down_proj.weight"),
+        config=sdar_config,
+    ),
 }

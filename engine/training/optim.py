@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.models.spec import DiffusionLM
+from engine.training.families import Family
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
@@ -69,21 +70,23 @@ def _gradient(part: MatrixPart) -> Tensor:
 class Optimiser:
     """Both optimisers of a model; learning rates are given per step as a share of their peaks."""
 
-    def __init__(self, model: DiffusionLM, embedding: str, head: str, muon_rate: float, adam_rate: float) -> None:
-        """``embedding`` and ``head`` name parameters; the embedding learns 2.5 times as fast as the rest of AdamW's."""
+    def __init__(self, model: DiffusionLM, family: Family, muon_rate: float, adam_rate: float) -> None:
+        """The embedding learns 2.5 times as fast as the rest of AdamW's parameters."""
         self._model = model
         self._muon_rate = muon_rate
         parameters = dict(model.named_parameters())
+        places = {tensor.name: tensor for tensor in model.checkpoint_tensors()}
+        embedding, head = (parameters[places.pop(name).parameter] for name in (family.embedding, family.head))
         self._muon = Muon(
-            MatrixPart(parameter, tensor.start, tensor.end or parameter.shape[0])
-            for tensor in model.checkpoint_tensors()
-            if (parameter := parameters[tensor.parameter]).ndim == 2 and tensor.parameter not in (embedding, head)
+            MatrixPart(parameter, place.start, place.end or parameter.shape[0])
+            for place in places.values()
+            if (parameter := parameters[place.parameter]).ndim == 2
         )
-        others = [parameter for name, parameter in parameters.items() if parameter.ndim == 1 or name == head]
+        vectors = [parameter for parameter in parameters.values() if parameter.ndim == 1]
         self._adam = torch.optim.AdamW(
             [
-                {"params": [parameters[embedding]], "peak": EMBEDDING_BOOST * adam_rate},
-                {"params": others, "peak": adam_rate},
+                {"params": [embedding], "peak": EMBEDDING_BOOST * adam_rate},
+                {"params": [head, *vectors], "peak": adam_rate},
             ],
             lr=adam_rate,
             betas=(0.9, 0.95),

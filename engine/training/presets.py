@@ -41,6 +41,7 @@ class Recipe:
     num_layers: int = 5
     num_heads: int = 8
     vocab_size: int = 1152
+    tokenizer_samples: int = 40_000
     max_length: int = 512
     tokens_per_step: int = 4608
     muon_rate: float = 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,16 +24,21 @@ class State:
     block_length: int
     cached_len: int = 0
     step: int = 0
+    total_steps: int = 0
     refreshed: bool = False
     chunk_len: int = 10_000
 
 
-def progress_of(*states: State) -> Progress:
+NEIGHBOURHOOD = {"prefix_look": 3.0, "after_look": 2.0, "warmup_steps": 2.0, "refresh_every": 3.0}
+"""Knobs of the policies that have some; smaller than the canvases of :func:`states`."""
+
+
+def progress_of(*states: State, knobs: Mapping[str, float] = NEIGHBOURHOOD) -> Progress:
     columns = {
         name: np.array([getattr(state, name) for state in states], np.bool_ if name == "refreshed" else np.int64)
         for name in State.__dataclass_fields__
     }
-    return Progress(**columns, knobs={})
+    return Progress(**columns, knobs={name: np.full(len(states), value) for name, value in knobs.items()})
 
 
 def rows_of(spans: Spans, sequence: int) -> list[Row]:
@@ -55,6 +61,7 @@ def states(draw: st.DrawFn, pattern: AttentionPattern) -> State:
             block_end=min(start + length, prompt + tokens),
             block_length=length,
             step=step,
+            total_steps=step + draw(st.integers(0, 3)),
             refreshed=refreshed,
         )
     num_blocks = draw(st.integers(1, 6))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.bench.goldens.results import Mode
+from engine.bench.goldens.results import MODES, Mode
 from engine.outputs import CanvasStep, FinishReason, Usage
 from engine.sampling_params import SamplingParams
 
@@ -15,12 +15,13 @@ from engine.sampling_params import SamplingParams
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One request of a case. ``options`` is the strategy as a client would write it; ``canvas_len`` the positions it
-    needs, prompt included."""
+    needs, prompt included; ``draws`` recorded uniform numbers by step and generated position."""
 
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
     options: Mapping[str, object]
     canvas_len: int
+    draws: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +44,10 @@ class Case(ABC):
 
 
 class GenerationCase(Case):
-    """A recorded generation. ``mask_token_id`` and ``checkpoint`` choose the engine."""
+    """A recorded generation. ``mask_token_id`` and ``checkpoint`` choose the engine; ``modes`` are those in which it
+    can be compared."""
 
+    modes: tuple[Mode, ...] = MODES
     checkpoint: Path
     mask_token_id: int
 

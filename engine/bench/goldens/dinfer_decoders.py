@@ -75,8 +75,8 @@ class DecoderCase(DirectCase):
 
     def differences(self) -> list[str]:
         entry = self._entry
-        name = decoder_name(self._recording.decoder, entry.params)
-        knobs = decoder_knobs(name, entry.params, HARNESS_PARAMS)
+        name, params = engine_terms(self._recording.decoder, entry.params)
+        knobs = decoder_knobs(name, params, HARNESS_PARAMS)
         tokens_NT = self._tensors["x_init"].clone()
         decoder = ReplayedDecoder(name, knobs, len(tokens_NT))
         for call in range(entry.iters):
@@ -100,9 +100,15 @@ class DecoderCase(DirectCase):
         tokens_NT[:, start:end] = torch.where(selection.transfer_NB, selection.tokens_NB, tokens_NB)
 
 
-def decoder_name(recorded: str, params: Mapping[str, object]) -> str:
-    """The engine's name of a recorded decoder: the fixed schedule is called by how it ranks."""
-    return str(params["remasking"]) if recorded == "fixed" else recorded
+def engine_terms(recorded: str, params: Mapping[str, object]) -> tuple[str, dict[str, object]]:
+    """The engine's name of a recorded decoder and the value of each argument: the fixed schedule is called by how it
+    ranks, the hierarchy switches a rule off by None."""
+    if recorded == "fixed":
+        return str(params["remasking"]), dict(params)
+    if recorded == "hierarchy":
+        never = {"threshold": 1.0, "low_threshold": 0.0}
+        return "hierarchical", {name: never.get(name) if value is None else value for name, value in params.items()}
+    return recorded, dict(params)
 
 
 def load(folder: Path) -> Iterator[Case]:

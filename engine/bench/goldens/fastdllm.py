@@ -1,76 +1,27 @@
-"""Generations by LLaDA's own loop and by Fast-dLLM (no cache, prefix cache, dual cache)."""
+"""Generations by the original loops of LLaDA and Dream and by Fast-dLLM (no cache, prefix cache, dual cache)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
-from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, Field
-
+from engine.bench.goldens import fastdllm_dream, fastdllm_llada
 from engine.bench.goldens.case import Case, GenerationCase, Row, RowRun, UnreadableCase, first_difference
 from engine.bench.goldens.complaints import complaint
+from engine.bench.goldens.fastdllm_recording import Draws, Expression, Recording
 from engine.bench.goldens.lockstep import block_bounds, lock_step
-from engine.bench.goldens.results import Mode, NotSupportedError
-from engine.sampling_params import SamplingParams
+from engine.bench.goldens.results import MODES, Mode, NotSupportedError
 
-CACHES: Mapping[str, str] = {
-    "llada.generate": "none",
-    "fast_dllm.generate": "none",
-    "fast_dllm.generate_with_prefix_cache": "prefix",
-    "fast_dllm.generate_with_dual_cache": "dual",
+FUNCTIONS: Mapping[str, Callable[[Recording], Expression]] = {
+    "llada.generate": fastdllm_llada.express,
+    "fast_dllm.generate": fastdllm_llada.express,
+    "fast_dllm.generate_with_prefix_cache": fastdllm_llada.express,
+    "fast_dllm.generate_with_dual_cache": fastdllm_llada.express,
+    "dream.diffusion_generate": fastdllm_dream.express_schedule,
+    "fast_dllm_dream.diffusion_generate": fastdllm_dream.express_threshold,
+    "fast_dllm_dream.block_diffusion_generate": fastdllm_dream.express_blocks,
 }
-"""The cache policy of each function that can be expressed."""
-
-LLADA_EOS_ID, LLADA_EOT_ID = 126081, 126348
-"""The ids that LLaDA's ``logits_eos_inf`` and ``confidence_eos_eot_inf`` name literally."""
-
-
-class AnyParams(BaseModel):
-    """Arguments of a recorded call of any function."""
-
-    model_config = ConfigDict(extra="allow")
-
-    mask_id: int
-
-
-class Params(AnyParams):
-    """Arguments of the functions of ``CACHES``. Unknown ones are refused: they may change the result."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    gen_length: Annotated[int, Ge(1)]
-    block_length: Annotated[int, Ge(1)]
-    steps: Annotated[int, Ge(1)]
-    temperature: float = 0.0
-    cfg_scale: float = 0.0
-    remasking: str = "low_confidence"
-    threshold: float | None = None
-    factor: float | None = None
-    logits_eos_inf: bool = False
-    confidence_eos_eot_inf: bool = False
-
-
-class Expected(BaseModel):
-    output_ids: list[list[int]]
-    nfe: int
-    decode_forward: list[list[int]]
-
-
-class Recording(BaseModel):
-    """One file."""
-
-    id: str
-    checkpoint: str
-    function: str
-    params: AnyParams
-    prompt_ids: Annotated[list[list[int]], Field(min_length=1)]
-    attention_mask: list[list[int]] | None
-    torch_seed: int | None
-    optional: bool
-    quirk: str | None
-    expected: Expected
+"""How the engine expresses a call of each function."""
 
 
 class FastDllmCase(GenerationCase):
@@ -83,38 +34,46 @@ class FastDllmCase(GenerationCase):
         self.required = not recording.optional
         self.checkpoint = folder / "checkpoints" / recording.checkpoint
         self.mask_token_id = recording.params.mask_id
+        self.modes = ("parity",) if recording.function in fastdllm_dream.PARITY_ONLY else MODES
         self._recording = recording
 
     def rows(self, mode: Mode) -> list[Row]:
         recording = self._recording
-        if recording.function not in CACHES:
-            raise NotSupportedError(f"function {recording.function}")
-        params = Params.model_validate(recording.params.model_dump())
         if recording.optional and recording.torch_seed is not None:
             raise NotSupportedError("random numbers of torch's global generator")
-        options = strategy_options(recording.function, params, mode)
-        sampling = SamplingParams(
-            max_tokens=params.gen_length, temperature=params.temperature, seed=recording.torch_seed, ignore_eos=True
-        )
+        expression = self._expression()
+        options = {**expression.options, **(expression.parity_options if mode == "parity" else {})}
         prompts = strip_padding(recording.prompt_ids, recording.attention_mask)
+        draws: Sequence[Draws | None] = expression.draws or [None] * len(prompts)
         return [
-            Row(prompt_ids=ids, sampling=sampling, options=options, canvas_len=len(ids) + params.gen_length)
-            for ids in prompts
+            Row(
+                prompt_ids=ids,
+                sampling=expression.sampling,
+                options=options,
+                canvas_len=len(ids) + expression.gen_length,
+                draws=own,
+            )
+            for ids, own in zip(prompts, draws, strict=True)
         ]
 
     def differences(self, mode: Mode, runs: Sequence[RowRun]) -> list[str]:
-        params = Params.model_validate(self._recording.params.model_dump())
-        expected = self._recording.expected
-        blocks = block_bounds(0, params.gen_length, params.block_length)
+        expression, expected = self._expression(), self._recording.expected
+        blocks = block_bounds(0, expression.gen_length, expression.block_length)
         batch = lock_step([run.canvas.revealed_at for run in runs], blocks, [run.usage.forwards for run in runs])
         found = self._forward_differences(mode, batch.forwards)
         for index, run in enumerate(runs):
-            wanted = expected.output_ids[index][-params.gen_length :]
+            wanted = expected.output_ids[index][-expression.gen_length :]
             found += first_difference(f"row {index} tokens", wanted, run.token_ids)
             if mode == "parity":
                 filled_at = batch.filled_at[index]
                 found += first_difference(f"row {index} forward", expected.decode_forward[index], filled_at)
         return found
+
+    def _expression(self) -> Expression:
+        express = FUNCTIONS.get(self._recording.function)
+        if express is None:
+            raise NotSupportedError(f"function {self._recording.function}")
+        return express(self._recording)
 
     def _forward_differences(self, mode: Mode, forwards: int) -> list[str]:
         wanted = self._recording.expected.nfe
@@ -132,27 +91,6 @@ def load(folder: Path) -> Iterator[Case]:
             yield FastDllmCase(folder, Recording.model_validate_json(file.read_bytes()))
         except ValueError as error:
             yield UnreadableCase(FastDllmCase.kind, file.stem, complaint(error))
-
-
-def strategy_options(function: str, params: Params, mode: Mode) -> dict[str, object]:
-    """The strategy of a recorded call as a client would write it."""
-    options: dict[str, object] = {"cache": CACHES[function], "block_length": params.block_length}
-    if params.factor is not None:
-        options |= {"decoder": "factor", "factor": params.factor, "reference_tail": True}
-    elif params.threshold is not None:
-        options |= {"decoder": "threshold", "threshold": params.threshold}
-    else:
-        num_blocks = params.gen_length // params.block_length
-        options |= {"decoder": params.remasking, "steps": params.steps // num_blocks}
-        if function == "llada.generate" and mode == "parity":
-            options["run_all_steps"] = True
-    if params.cfg_scale:
-        options["cfg_scale"] = params.cfg_scale
-    if params.logits_eos_inf:
-        options["banned_tokens"] = [LLADA_EOS_ID]
-    if params.confidence_eos_eot_inf:
-        options["deferred_tokens"] = [LLADA_EOS_ID, LLADA_EOT_ID]
-    return options
 
 
 def strip_padding(

@@ -27,11 +27,13 @@ def block_bounds(start: int, end: int, block_length: int) -> list[tuple[int, int
 def block_steps(revealed_at: Sequence[int], blocks: Sequence[tuple[int, int]], num_forwards: int) -> list[int]:
     """Forwards that a row spent on each block, idle ones at its end included.
 
-    Relies on the first step of a block filling something. Blocks without a filled position took none.
+    Relies on the first step of every block but the first filling something. Later blocks without a filled position
+    took none.
     """
     begins = [min((step for step in revealed_at[a:b] if step > 0), default=num_forwards + 1) for a, b in blocks]
     for index in range(len(begins) - 2, -1, -1):  # an empty block begins where the next one does
         begins[index] = min(begins[index], begins[index + 1])
+    begins[0] = 1
     return [after - before for before, after in pairwise([*begins, num_forwards + 1])]
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+
+import torch
 
 from engine.bench.goldens import dinfer_decoders, dinfer_e2e, fastdllm, sdar
 from engine.bench.goldens.case import Case, DirectCase, GenerationCase, Row, RowRun
 from engine.bench.goldens.complaints import complaint
+from engine.bench.goldens.engines import RecordedDraws
 from engine.bench.goldens.folders import Folder
 from engine.bench.goldens.requests import Engine, run_requests
 from engine.bench.goldens.results import CaseResult, Mode, NotSupportedError, Status
@@ -27,9 +30,9 @@ LOADERS: Mapping[str, Callable[[Path], Iterator[Case]]] = {
 
 
 class LoadEngine(Protocol):
-    """Makes an engine for a checkpoint, as ``LLMEngine.from_pretrained`` does."""
+    """Makes an engine for a checkpoint, as ``engines.load_engine`` does; ``draws`` are recorded numbers by seed."""
 
-    def __call__(self, path: Path, config: EngineConfig) -> Engine: ...
+    def __call__(self, path: Path, config: EngineConfig, draws: Mapping[int, RecordedDraws]) -> Engine: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +59,32 @@ def load_cases(folders: Sequence[Folder]) -> list[Case]:
 
 def count_replays(cases: Sequence[Case], modes: Sequence[Mode]) -> int:
     """How many results :func:`replay` gives."""
-    return sum(1 if isinstance(case, DirectCase) else len(modes) for case in cases)
+    return sum(max(len(_modes_of(case, modes)), 1) for case in cases)
 
 
 def replay(
     cases: Sequence[Case], modes: Sequence[Mode], load_engine: LoadEngine, base: EngineConfig
 ) -> Iterator[CaseResult]:
-    """Replay every case, those with a model in each of ``modes``; results come engine by engine.
+    """Replay every case in each of ``modes`` that it has; results come engine by engine.
 
     ``base`` gives device and threads; what a recording fixes (mask id, canvas length, fusion) is set per engine.
     """
+    groups: dict[EngineKey, list[GenerationCase]] = {}
     for case in cases:
         if isinstance(case, DirectCase):
             yield _replay_direct(case)
-    groups: dict[EngineKey, list[GenerationCase]] = {}
-    for mode in modes:
-        for case in cases:
-            if isinstance(case, GenerationCase):
+        elif isinstance(case, GenerationCase):
+            shared = _modes_of(case, modes)
+            for mode in shared:
                 groups.setdefault(EngineKey(case.checkpoint, case.mask_token_id, mode), []).append(case)
+            if not shared:
+                yield _result(case, modes[0], "not_supported", f"comparable in {'+'.join(case.modes)} mode only")
     for key, members in groups.items():
         yield from _replay_group(key, members, load_engine, base)
+
+
+def _modes_of(case: Case, modes: Sequence[Mode]) -> list[Mode]:
+    return [mode for mode in modes if mode in case.modes] if isinstance(case, GenerationCase) else []
 
 
 def _replay_direct(case: DirectCase) -> CaseResult:
@@ -97,8 +106,9 @@ def _replay_group(
             results.append(_result(case, key.mode, "not_supported", str(missing)))
         except ValueError as error:
             results.append(_result(case, key.mode, "failed", f"unreadable: {complaint(error)}"))
+    draws, rows = recorded_draws(rows)
     try:
-        engine = load_engine(key.checkpoint, _engine_config(key, rows, base))
+        engine = load_engine(key.checkpoint, _engine_config(key, rows, base), draws)
     except UnsupportedModelError as missing:
         yield from (_result(case, key.mode, "not_supported", str(missing)) for case in cases)
         return
@@ -107,6 +117,23 @@ def _replay_group(
         return
     yield from results
     yield from _replay_rows(engine, key.mode, {cases[index]: own for index, own in rows.items()})
+
+
+def recorded_draws(
+    rows: Mapping[int, Sequence[Row]],
+) -> tuple[dict[int, RecordedDraws], dict[int, Sequence[Row]]]:
+    """Give every row that brought random numbers a seed of its own, by which its numbers are found."""
+    draws: dict[int, RecordedDraws] = {}
+    seeded: dict[int, Sequence[Row]] = {}
+    for index, own in rows.items():
+        seeded[index] = [_seeded(row, draws) if row.draws is not None else row for row in own]
+    return draws, seeded
+
+
+def _seeded(row: Row, draws: dict[int, RecordedDraws]) -> Row:
+    seed = len(draws)
+    draws[seed] = RecordedDraws(len(row.prompt_ids), torch.tensor(row.draws))
+    return replace(row, sampling=replace(row.sampling, seed=seed))
 
 
 def _engine_config(key: EngineKey, rows: Mapping[int, Sequence[Row]], base: EngineConfig) -> EngineConfig:

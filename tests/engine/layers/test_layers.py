@@ -39,6 +39,13 @@ def test_position_zero_is_not_rotated() -> None:
     torch.testing.assert_close(rotate(x, *RotaryEmbedding(16, 10000.0)(torch.tensor([0]))), x)
 
 
+def test_dimensions_beyond_the_angles_pass_through() -> None:
+    x, angles = normal(3, 2, 16), RotaryEmbedding(8, 10000.0)(torch.tensor([1, 5, 9]))
+    rotated = rotate(x, *angles)
+    torch.testing.assert_close(rotated[..., :8], rotate(x[..., :8], *angles))
+    torch.testing.assert_close(rotated[..., 8:], x[..., 8:], rtol=0, atol=0)
+
+
 def test_packed_parts_equal_separate_products() -> None:
     packed = PackedLinear(6, (4, 2, 3), bias=True)
     assert packed.bias is not None

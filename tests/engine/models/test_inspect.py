@@ -44,13 +44,13 @@ def test_values_are_shown_with_their_sources(tmp_path: Path) -> None:
 
 
 def test_what_is_not_supported_is_still_counted(tmp_path: Path) -> None:
-    report = inspect_checkpoint(write_sdar(tmp_path, architectures=["SDARMoeForCausalLM"]))
+    report = inspect_checkpoint(write_sdar(tmp_path, architectures=["Qwen3ForCausalLM"]))
 
     assert not report.supported
     assert report.problem is not None
-    assert "SDARMoeForCausalLM" in report.problem
+    assert "Qwen3ForCausalLM" in report.problem
     assert report.parameters > 0
-    assert "SDARMoeForCausalLM" in report.to_text()
+    assert "Qwen3ForCausalLM" in report.to_text()
 
 
 def test_a_wrong_tensor_is_found_without_loading(tmp_path: Path) -> None:

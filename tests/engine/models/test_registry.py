@@ -20,7 +20,7 @@ def test_every_line_leads_to_a_network(architecture: str) -> None:
     assert family.block_length >= 1
 
 
-@pytest.mark.parametrize("architecture", ["DreamModel", "", "LLaDAMoEModelLM"])
+@pytest.mark.parametrize("architecture", ["Qwen3ForCausalLM", "", "LLaDAMoEModel"])
 def test_unknown_architectures_are_refused_by_name(architecture: str) -> None:
     with pytest.raises(UnsupportedModelError, match="SDARForCausalLM") as caught:
         model_family(architecture)

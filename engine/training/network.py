@@ -1,0 +1,58 @@
+"""The network in training: shape, initial weights, compiled layers, loss of a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from engine.attention.dense import DenseAttention
+from engine.models.spec import DiffusionLM, ModelSpec
+from engine.training.batches import Batch
+from engine.training.data import SpecialIds
+from engine.training.families import Family
+from engine.training.losses import weighted_cross_entropy
+from engine.training.presets import Recipe
+
+ROPE_THETA = 10000.0
+NORM_EPS = 1e-6
+
+
+def recipe_spec(recipe: Recipe, family: Family, ids: SpecialIds) -> ModelSpec:
+    """The shape that a recipe asks for."""
+    return ModelSpec(
+        architecture=family.architecture,
+        attention=family.attention,
+        vocab_size=recipe.vocab_size,
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_layers=recipe.num_layers,
+        num_heads=recipe.num_heads,
+        num_kv_heads=recipe.num_heads,
+        head_dim=recipe.hidden_size // recipe.num_heads,
+        max_position_embeddings=recipe.max_length,
+        rope_theta=ROPE_THETA,
+        rms_norm_eps=NORM_EPS,
+        tie_word_embeddings=False,
+        attention_bias=False,
+        mask_token_id=ids.mask,
+        stop_token_ids=frozenset({ids.end}),
+        block_length=recipe.block_length,
+    )
+
+
+def compile_layers(model: DiffusionLM) -> None:
+    """Compile the repeated layers in place: all share one compiled graph, whatever the number of rows and tokens."""
+    for stack in model.children():
+        if isinstance(stack, nn.ModuleList):
+            for layer in stack:
+                layer.compile(dynamic=True)
+
+
+def batch_loss(model: DiffusionLM, batch: Batch, *, bfloat16: bool) -> Tensor:
+    """Loss of one batch; products in bfloat16 where asked for, weights and loss in float32."""
+    rows, length = batch.tokens_RN.shape
+    attention = DenseAttention(rows, length, batch.mask_R1NN)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        hidden_TD = model(model.embed(batch.tokens_RN.flatten()), batch.positions_RN.flatten(), attention)
+        logits_MV = model.compute_logits(hidden_TD[batch.indices_M])
+    return weighted_cross_entropy(logits_MV, batch.targets_M, batch.weights_M)

@@ -1,0 +1,145 @@
+"""deployments/cli: parsing, help, errors; generation over a recorded tiny checkpoint's engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deployments.cli import app, main
+from deployments.cli.options import parse_knobs
+from deployments.cli.serve import next_steps, read_settings
+from deployments.config import EMBEDDED_MODELS, AppConfig
+from deployments.launch import ServerOptions
+from engine.errors import ConfigError, InvalidRequestError
+
+COMMANDS = ["generate", "serve", "eval", "train", "models", "strategies"]
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_help_lists_the_commands_without_loading_torch_or_ray() -> None:
+    code = (
+        "import sys; from deployments.cli import app; from typer.testing import CliRunner;"
+        "print(CliRunner().invoke(app, ['--help']).stdout);"
+        "sys.exit(3 if {'torch', 'ray'} & set(sys.modules) else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    assert "--help" in run(command, "--help")
+
+
+@pytest.mark.parametrize(
+    ("words", "knobs"),
+    [
+        (["--threshold", "0.9"], {"threshold": 0.9}),
+        (["--low-threshold=0.4", "--steps", "8"], {"low_threshold": 0.4, "steps": 8}),
+        (["--run-all-steps", "true"], {"run_all_steps": True}),
+        (["--banned-tokens", "[1, 2]"], {"banned_tokens": [1, 2]}),
+        (["--name", "plain"], {"name": "plain"}),
+        ([], {}),
+    ],
+)
+def test_knobs_are_options(words: list[str], knobs: dict[str, object]) -> None:
+    assert parse_knobs(words) == knobs
+
+
+@pytest.mark.parametrize("words", [["stray"], ["--threshold"], ["-x", "1"]])
+def test_stray_words_are_refused(words: list[str]) -> None:
+    with pytest.raises(InvalidRequestError):
+        parse_knobs(words)
+
+
+def test_strategies_name_every_knob() -> None:
+    text = run("strategies")
+    assert "--threshold" in text
+    parts = json.loads(run("strategies", "--json"))
+    assert all(part["name"] in text for part in parts)
+    only_blocks = run("strategies", "--attention", "block_causal")
+    assert "dual" not in only_blocks
+
+
+def test_models_lists_what_is_embedded() -> None:
+    assert set(json.loads(run("models", "list", "--json"))) == set(EMBEDDED_MODELS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "hi", "--model", "/no/such/folder"], "/no/such/folder"),
+        (["generate", "hi", "--temperature", "99"], "--temperature"),
+        (["generate", ""], "the prompt is empty"),
+        (["generate", "hi", "there"], "unexpected argument 'there'"),
+        (["models", "inspect", "/no/such/folder"], "/no/such/folder"),
+        (["train", "huge", "--output", "/tmp/x"], "unknown preset 'huge'"),
+        (["strategies", "--attention", "sparse"], "--attention"),
+        (["serve", "--set", "max_queue=3"], "unknown 'max_queue'"),
+        (["serve", "--set", "nonsense"], "key=value"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lacuna", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert stderr.count("\n") == 1
+
+
+def test_settings_of_a_file_and_of_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("max_queue_depth: 3\nlookahead: 2\n")
+    settings = read_settings(path, ["a=/x"], ["lookahead=5"])
+    config = AppConfig.parse(settings)
+    assert (config.max_queue_depth, config.lookahead, config.models[0].id) == (3, 5, "a")
+    path.write_text("- a list")
+    with pytest.raises(ConfigError):
+        read_settings(path, [], [])
+
+
+def test_serving_says_what_to_type_next() -> None:
+    text = next_steps(AppConfig.parse({"models": "a=/x"}), ServerOptions(http_port=1234, grpc_port=5678))
+    assert "curl http://127.0.0.1:1234/v1/chat/completions" in text
+    assert "127.0.0.1:5678" in text
+
+
+def test_generate_prints_the_text_and_what_it_cost() -> None:
+    result = CliRunner().invoke(
+        app,
+        ["generate", "What is 2 + 3?", "--max-tokens", "12", "--decoder", "threshold", "--threshold", "0.8"],
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0
+    assert "denoising steps" in result.stderr
+    parsed = json.loads(run("generate", "What is 2 + 3?", "--max-tokens", "12", "--threshold", "0.8", "--decoder",
+                            "threshold", "--json"))  # fmt: skip
+    assert parsed["text"] == result.stdout.removesuffix("\n")
+    assert 0 < parsed["completion_tokens"] <= 12
+
+
+def test_the_canvas_is_drawn_step_by_step() -> None:
+    result = CliRunner().invoke(
+        app, ["generate", "What is 2 + 3?", "--max-tokens", "8", "--show-canvas"], catch_exceptions=False
+    )
+    drawn = [line for line in result.stderr.splitlines() if line[:4].strip().isdigit()]
+    assert drawn
+    assert "░" in drawn[0]
+    assert [int(line[:4]) for line in drawn] == sorted(int(line[:4]) for line in drawn)

@@ -1,0 +1,111 @@
+"""Options of a request to a strategy and back; errors name the option and what is allowed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engine.cache import CACHE_POLICIES
+from engine.decoding import DECODERS
+from engine.errors import InvalidRequestError, UnknownStrategyError
+from engine.strategy import DEFAULTS, SHARED_OPTIONS, StrategyLimits, describe_strategies, parse_strategy
+
+LLADA = StrategyLimits("bidirectional", 32, 128, 300)
+SDAR = StrategyLimits("block_causal", 4, 64, 300)
+
+
+@pytest.mark.parametrize("limits", [LLADA, SDAR])
+def test_no_options_are_the_models_default(limits: StrategyLimits) -> None:
+    strategy = parse_strategy({}, limits)
+    assert (strategy.decoder, strategy.cache) == DEFAULTS[limits.pattern]
+    assert strategy.block_length == limits.block_length
+    assert (strategy.cfg_scale, strategy.banned_tokens, strategy.deferred_tokens) == (0, (), ())
+
+
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+@pytest.mark.parametrize("limits", [LLADA, SDAR])
+def test_to_dict_round_trips_through_json(decoder: str, limits: StrategyLimits) -> None:
+    for cache in CACHE_POLICIES:
+        if limits.pattern not in CACHE_POLICIES.get(cache).patterns:
+            continue
+        options = {"decoder": decoder, "cache": cache, "block_length": 7, "cfg_scale": 1.5, "banned_tokens": [1, 2]}
+        strategy = parse_strategy(options, limits)
+        assert parse_strategy(json.loads(json.dumps(strategy.to_dict())), limits) == strategy
+        assert set(strategy.to_dict()) == {*SHARED_OPTIONS, *strategy.decoder_knobs(), *strategy.cache_knobs()}
+
+
+@pytest.mark.parametrize(
+    ("options", "param", "says"),
+    [
+        ({"decoder": "no"}, "decoder", "threshold"),
+        ({"cache": "no"}, "cache", "dual"),
+        ({"cache": "block"}, "cache", "does not suit"),
+        ({"treshold": 0.5}, "treshold", "threshold"),
+        ({"decoder": "random", "threshold": 0.5}, "threshold", "steps"),
+    ],
+)
+def test_what_does_not_exist_is_named_with_what_does(options: dict[str, object], param: str, says: str) -> None:
+    with pytest.raises(UnknownStrategyError, match=says) as caught:
+        parse_strategy(options, LLADA)
+    assert caught.value.param == param
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"decoder": 3}, "decoder"),
+    ({"cache": None}, "cache"),
+    ({"block_length": 0}, "block_length"),
+    ({"block_length": 129}, "block_length"),
+    ({"block_length": 2.5}, "block_length"),
+    ({"block_length": "8"}, "block_length"),
+    ({"block_length": True}, "block_length"),
+    ({"block_length": float("nan")}, "block_length"),
+    ({"cfg_scale": -1}, "cfg_scale"),
+    ({"cfg_scale": float("inf")}, "cfg_scale"),
+    ({"cfg_scale": float("nan")}, "cfg_scale"),
+    ({"cfg_scale": "1"}, "cfg_scale"),
+    ({"threshold": 1.5}, "threshold"),
+    ({"threshold": float("nan")}, "threshold"),
+    ({"threshold": "high"}, "threshold"),
+    ({"threshold": None}, "threshold"),
+    ({"decoder": "factor", "factor": 0}, "factor"),
+    ({"decoder": "low_confidence", "steps": -1}, "steps"),
+    ({"decoder": "low_confidence", "steps": 1.5}, "steps"),
+    ({"decoder": "low_confidence", "steps": 10**30}, "steps"),
+    ({"decoder": "entropy_bounded", "gamma": 0}, "gamma"),
+    ({"banned_tokens": [300]}, "banned_tokens"),
+    ({"banned_tokens": [-1]}, "banned_tokens"),
+    ({"banned_tokens": [1.5]}, "banned_tokens"),
+    ({"banned_tokens": ["1"]}, "banned_tokens"),
+    ({"banned_tokens": [None]}, "banned_tokens"),
+    ({"banned_tokens": [float("nan")]}, "banned_tokens"),
+    ({"banned_tokens": [True]}, "banned_tokens"),
+    ({"banned_tokens": 5}, "banned_tokens"),
+    ({"deferred_tokens": list(range(17))}, "deferred_tokens"),
+]
+
+
+@pytest.mark.parametrize(("options", "param"), WRONG)
+def test_a_wrong_value_is_refused_by_name(options: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError, match=param) as caught:
+        parse_strategy(options, LLADA)
+    assert caught.value.param == param
+
+
+def test_whole_numbers_may_come_as_floats() -> None:
+    """JSON and protobuf structs know one kind of number."""
+    strategy = parse_strategy(
+        {"decoder": "low_confidence", "block_length": 8.0, "steps": 4.0, "banned_tokens": [7.0]}, LLADA
+    )
+    assert (strategy.block_length, strategy.decoder_knobs()["steps"], strategy.banned_tokens) == (8, 4, (7,))
+    assert all(type(value) is int for value in (strategy.block_length, *strategy.banned_tokens))
+
+
+def test_every_choice_of_a_model_is_described() -> None:
+    described = describe_strategies("block_causal")
+    assert {item["name"] for item in described if item["kind"] == "decoder"} == set(DECODERS)
+    assert {item["name"] for item in described if item["kind"] == "cache"} == {"none", "block"}
+    assert len(describe_strategies()) == len(DECODERS) + len(CACHE_POLICIES)
+    json.dumps(described)
+    assert all(item["summary"] and item["source"] and item["schema"] for item in described)

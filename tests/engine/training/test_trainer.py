@@ -1,0 +1,71 @@
+"""A whole training run of a network that fits in a test."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.llm_engine import LLMEngine
+from engine.sampling_params import SamplingParams
+from engine.training.presets import RECIPES
+from engine.training.trainer import TrainConfig, Trainer, TrainProgress, train
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_layers": 1,
+    "num_heads": 2,
+    "vocab_size": 384,
+    "tokenizer_samples": 500,
+    "tokens_per_step": 512,
+    "warmup_steps": 2,
+}
+
+
+def run(preset: str, output: Path, *, steps: int, initial: Path | None = None) -> list[TrainProgress]:
+    reports: list[TrainProgress] = []
+    config = TrainConfig(
+        preset=preset,
+        output=output,
+        steps=steps,
+        initial=initial,
+        compile=False,
+        bfloat16=False,
+        validation_prompts=1,
+        report_every_s=0.0,
+    )
+    Trainer(config, replace(RECIPES[preset], **SMALL), reports.append).run()
+    return reports
+
+
+@pytest.mark.parametrize("preset", RECIPES)
+def test_a_run_learns_and_leaves_a_checkpoint_that_the_engine_serves(preset: str, tmp_path: Path) -> None:
+    reports = run(preset, tmp_path / "model", steps=30)
+    losses = [report.loss for report in reports if report.loss is not None]
+    assert losses[10] < 0.9 * losses[0]
+    assert reports[-1].accuracy is not None
+    assert reports[-1].fraction == 1.0
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert (record["preset"], record["seed"], record["steps"]) == (preset, 0, 30)
+    assert len((tmp_path / "model.metrics.jsonl").read_text().splitlines()) == len(reports)
+    engine = LLMEngine.from_pretrained(tmp_path / "model", EngineConfig(device="cpu"))
+    (output,) = engine.generate(["What is 2 + 3?"], SamplingParams(max_tokens=8))
+    assert output.finish_reason in ("stop", "length")
+
+
+def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    first = run("tiny-sdar", tmp_path / "first", steps=30)
+    second = run("tiny-sdar", tmp_path / "second", steps=2, initial=tmp_path / "first")
+    assert second[0].loss is not None
+    assert first[0].loss is not None
+    assert second[0].loss < first[0].loss
+
+
+def test_an_unknown_preset_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tiny-llada"):
+        train(TrainConfig(preset="huge", output=tmp_path), lambda progress: None)
