@@ -43,7 +43,7 @@ def local_cluster(num_nodes: int = 2, cpus_per_node: float = 1) -> Iterator[Loca
         cluster.wait_for_nodes()
         yield LocalCluster(cluster.address, cluster)
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from deployments.errors import describe
-from deployments.openai_api.convert import finding_error
+from deployments.openai_api.convert import invalid_body
 from engine.errors import InvalidRequestError
 
 
@@ -45,10 +45,10 @@ def _invalid(error: InvalidRequestError) -> JSONResponse:
 
 
 def _body_error(error: RequestValidationError) -> InvalidRequestError:
-    """The first finding. FastAPI puts "body" before the field's path."""
+    """FastAPI puts "body" before a field's path."""
     finding = error.errors()[0]
     if finding["type"] == "json_invalid":
         return InvalidRequestError(f"The body is not valid JSON: {finding.get('ctx', {}).get('error', '')}.")
     if tuple(finding["loc"]) == ("body",) and finding["type"] in ("missing", "model_attributes_type"):
         return InvalidRequestError("The body must be a JSON object (with Content-Type: application/json).")
-    return finding_error(tuple(finding["loc"][1:]), finding["msg"])
+    return invalid_body([{"loc": item["loc"][1:], "msg": item["msg"]} for item in error.errors()])

@@ -49,11 +49,14 @@ def serving(config: AppConfig, options: ServerOptions) -> Iterator[None]:
 
     own_cluster = not ray.is_initialized()
     if own_cluster:
+        is_local = options.ray_address == "local"
         ray.init(
             address=options.ray_address,
-            include_dashboard=False if options.ray_address == "local" else None,
+            include_dashboard=False if is_local else None,
             log_to_driver=options.log_to_driver,
             logging_level=logging.WARNING,
+            # Ray starts workers at niceness 15: a busy machine would starve proxy and engines
+            _system_config={"worker_niceness": 0} if is_local else None,
         )
     try:
         serve.start(

@@ -17,7 +17,7 @@ from engine.errors import InvalidRequestError, LacunaError
 from engine.llm_engine import LLMEngine
 from engine.outputs import CanvasStep
 from engine.sequence import GenerationRequest
-from engine.strategy import Strategy
+from engine.strategy import SHARED_OPTIONS, Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class EngineReplica:
                     yield Increment(output, self._canvas_texts(output.canvas))
         except LacunaError as error:
             logger.info("request %s: %s", call.request_id, error)
-            yield error
+            yield of_strategy(error) if error.param in SHARED_OPTIONS else error
         finally:
             span.end()
 
@@ -100,8 +100,7 @@ class EngineReplica:
         try:
             return self.engine.strategy(options or self.model.default_strategy)
         except InvalidRequestError as error:
-            param = "strategy" if error.param is None else f"strategy.{error.param.removeprefix('strategy.')}"
-            raise type(error)(error.message, param) from None
+            raise of_strategy(error) from None
 
     def _prompt(self, prompt: Prompt) -> str | tuple[int, ...]:
         if prompt.text is not None:
@@ -118,3 +117,8 @@ class EngineReplica:
         tokenizer = self.engine.tokenizer
         pairs = zip(canvas.token_ids, canvas.revealed_at, strict=True)
         return tuple(tokenizer.token_text(token) if revealed else "" for token, revealed in pairs)
+
+
+def of_strategy(error: LacunaError) -> LacunaError:
+    """The error with its option named as a part of the request: ``strategy.threshold``."""
+    return type(error)(error.message, "strategy" if error.param is None else f"strategy.{error.param}")

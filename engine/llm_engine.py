@@ -145,6 +145,8 @@ class LLMEngine:
         self, requests: SequenceOf[GenerationRequest], on_progress: Callable[[int, int], None] | None = None
     ) -> list[RequestOutput]:
         """Complete requests of any mixture; the final output of each, in order."""
+        if len({request.request_id for request in requests}) < len(requests):
+            raise InvalidRequestError("a request id is already in use: those of one call must differ", "request_id")
         sequences = iter([self.validate(request) for request in requests])
         finished: dict[str, RequestOutput] = {}
         room = self.config.max_num_seqs

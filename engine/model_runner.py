@@ -125,7 +125,7 @@ class ModelRunner:
             positions_NB=positions_NB,
             step_N=self._tensor(decoded.step_N),
             seed_N=self._columns.view("sampling", slots_N)["seed"],
-            force_N=self._tensor(decoded.force_N),
+            force_N=self._tensor(decoded.force_N | decoded.first_only_N),
         )
 
     def _candidates(self, decoded: DecodeSpans, blocks: BlockRows, hidden_TD: Tensor) -> Candidates:

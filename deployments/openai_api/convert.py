@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from pydantic import ValidationError
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from deployments.config import AppConfig
 from deployments.jobs import STREAM_MODES, JobFields, build_job, new_request_id
@@ -25,21 +24,21 @@ def chat_job(body: ChatBody, config: AppConfig, headers: Mapping[str, str]) -> J
     return _job(body, [Prompt(messages=messages)], limit, "chatcmpl", config, headers)
 
 
-def invalid_body(error: ValidationError) -> InvalidRequestError:
-    """The first finding of a body's validation, with the field's path as ``param``."""
-    finding = error.errors(include_url=False)[0]
-    return finding_error(finding["loc"], finding["msg"])
+def invalid_body(findings: Sequence[Mapping[str, Any]]) -> InvalidRequestError:
+    """Pydantic's findings as one error about the first field; the alternatives of a field are joined with "or"."""
+    first = _path(findings[0]["loc"])
+    messages = [item["msg"].removeprefix("Value error, ") for item in findings if _path(item["loc"]) == first]
+    message = " or ".join(dict.fromkeys(messages))
+    if first:
+        return InvalidRequestError(f"{first}: {message}.", first)
+    name, separator, _ = message.partition(": ")  # our own validators write "field: what is wrong"
+    return InvalidRequestError(f"{message}.", name if separator and name.isidentifier() else None)
 
 
-def finding_error(loc: tuple[int | str, ...], message: str) -> InvalidRequestError:
-    """A finding of pydantic as an error. Our own validators write ``field: what is wrong``."""
-    message = message.removeprefix("Value error, ")
-    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
-    if not param:
-        name, separator, _ = message.partition(": ")
-        param = name if separator and name.isidentifier() else ""
-        return InvalidRequestError(f"{message}.", param or None)
-    return InvalidRequestError(f"{param}: {message}.", param)
+def _path(loc: Sequence[int | str]) -> str:
+    """``messages[0].content``, without the tags that pydantic adds for the alternatives of a field."""
+    parts = [part for part in loc if isinstance(part, int) or not (part == "str" or part.startswith("list["))]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
 
 
 def _job(

@@ -8,7 +8,7 @@ from engine.errors import CheckpointError
 from engine.layers.routing import BlockRouting, RoutingRule, SigmoidRouting
 from engine.models.family import ModelFamily, NetworkShape
 from engine.models.json_fields import JsonFields
-from engine.models.moe_config import experts_per_token
+from engine.models.moe_config import experts_per_token, num_experts
 from engine.models.spec import MoESpec
 from engine.models.transformer_config import read_transformer_config, rope_parameters
 
@@ -21,7 +21,7 @@ def read_llada2_config(config: JsonFields) -> NetworkShape:
     expert_size = config.integer("moe_intermediate_size")
     num_dense = min(config.optional_integer("first_k_dense_replace") or 0, shape.num_layers)
     moe = MoESpec(
-        num_experts=config.integer("num_experts"),
+        num_experts=num_experts(config),
         intermediate_size=expert_size,
         routing=_routing(config),
         expert_bias=config.optional_flag("moe_router_enable_expert_bias") or False,
@@ -42,13 +42,12 @@ def _rotary_dim(config: JsonFields, head_dim: int) -> int:
 
 
 def _routing(config: JsonFields) -> RoutingRule:
-    num_experts = config.integer("num_experts")
-    chosen = experts_per_token(config, num_experts)
+    chosen, available = experts_per_token(config), num_experts(config)
     scale = config.positive("routed_scaling_factor", 1.0)
     capacity = config.optional_integer("expert_capacity", minimum=1)
     if capacity is not None:
-        if not chosen <= capacity <= num_experts:
-            message = f"{config.file}: expert_capacity {capacity} must be {chosen} to {num_experts}"
+        if not chosen <= capacity <= available:
+            message = f"{config.file}: expert_capacity {capacity} must be {chosen} to {available}"
             raise CheckpointError(message, "expert_capacity")
         return BlockRouting(experts_per_token=chosen, scale=scale, capacity=capacity)
     num_groups = config.optional_integer("n_group", minimum=1) or 1
@@ -60,7 +59,7 @@ def _routing(config: JsonFields) -> RoutingRule:
 
 
 def _check_groups(config: JsonFields, num_groups: int, groups_per_token: int, chosen: int) -> None:
-    group_size, rest = divmod(config.integer("num_experts"), num_groups)
+    group_size, rest = divmod(num_experts(config), num_groups)
     if rest or group_size < 2:
         message = f"{config.file}: n_group {num_groups} must divide num_experts into groups of two or more"
         raise CheckpointError(message, "n_group")

@@ -8,7 +8,7 @@ from engine.errors import CheckpointError
 from engine.layers.routing import SoftmaxRouting
 from engine.models.family import ModelFamily, NetworkShape
 from engine.models.json_fields import JsonFields
-from engine.models.moe_config import experts_per_token
+from engine.models.moe_config import experts_per_token, num_experts
 from engine.models.spec import MoESpec
 from engine.models.transformer_config import read_transformer_config
 
@@ -20,11 +20,10 @@ def read_llada_moe_config(config: JsonFields) -> NetworkShape:
     expert_size = config.integer("expert_intermediate_size")
     dense_field = "dense_intermediate_size"
     shape = read_transformer_config(config, dense_field if config.get(dense_field) else "expert_intermediate_size")
-    num_experts = config.integer("num_experts")
     moe = MoESpec(
-        num_experts=num_experts,
+        num_experts=num_experts(config),
         intermediate_size=expert_size,
-        routing=SoftmaxRouting(experts_per_token=experts_per_token(config, num_experts)),
+        routing=SoftmaxRouting(experts_per_token=experts_per_token(config)),
         dense_layers=_dense_layers(config, shape.num_layers),
     )
     return replace(shape, moe=moe)

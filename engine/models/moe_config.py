@@ -6,10 +6,16 @@ from engine.errors import CheckpointError
 from engine.models.json_fields import JsonFields
 
 
-def experts_per_token(config: JsonFields, num_experts: int) -> int:
+def num_experts(config: JsonFields) -> int:
+    """``num_experts``, or the ``num_local_experts`` that transformers 5 writes instead."""
+    renamed = "num_local_experts"
+    return config.integer(renamed if config.get("num_experts") is None and config.get(renamed) else "num_experts")
+
+
+def experts_per_token(config: JsonFields) -> int:
     """``num_experts_per_tok``, at most the experts that there are."""
-    chosen = config.integer("num_experts_per_tok")
-    if chosen > num_experts:
-        message = f"{config.file}: num_experts_per_tok {chosen} exceeds num_experts {num_experts}"
+    chosen, available = config.integer("num_experts_per_tok"), num_experts(config)
+    if chosen > available:
+        message = f"{config.file}: num_experts_per_tok {chosen} exceeds num_experts {available}"
         raise CheckpointError(message, "num_experts_per_tok")
     return chosen

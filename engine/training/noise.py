@@ -21,6 +21,7 @@ from engine.training.data import EncodedSample
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 PADDING_BLOCK = -1
+CANVAS_MULTIPLES = (8, 8, 8, 16, 32, 32, 64, 64, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,30 +106,30 @@ class Canvas(Objective):
     """Full-sequence masked diffusion as it is met in decoding (LLaDA): prompt, then a canvas under full attention.
 
     With ``block_length`` a block of the answer is current: decided tokens before it, random masks in it, masks after it
-    up to the canvas's end, loss in the current block only. Without, random masks over the whole canvas. Behind the
-    answer the canvas holds end-of-text ids; those after the first weigh ``tail_weight``.
+    up to the canvas's end. The masks behind the current block weigh ``rest_weight``. Without, random masks over the
+    whole canvas. Behind the answer the canvas holds end-of-text ids; those after the first weigh ``tail_weight``.
     """
 
     block_length: int | None
-    canvas_multiple: int = 32
-    tail_weight: float = 0.2
+    tail_weight: float = 0.1
+    rest_weight: float = 0.25
 
     def row(self, sample: EncodedSample, mask: int, end: int, rng: np.random.Generator) -> Row:
         prompt_len, answer_len = len(sample.prompt), len(sample.answer)
-        canvas_len = self._canvas_len(answer_len, rng)
+        canvas_len = draw_canvas_len(answer_len, rng)
         tokens = np.full(prompt_len + canvas_len, end, dtype=np.int64)
         tokens[: prompt_len + answer_len] = sample.prompt + sample.answer
         size = self.block_length or canvas_len
         last_block = min(answer_len, canvas_len - 1) // size
         first = prompt_len + size * int(rng.integers(0, last_block + 1))
         positions = np.arange(len(tokens))
-        current = (positions >= first) & (positions < first + size)
+        current, rest = (positions >= first) & (positions < first + size), positions >= first + size
         masked_KB, weight_K = draw_masks(current[None, :], rng)
         masked = masked_KB[0]
-        weights = np.where(masked, weight_K[0], 0.0).astype(np.float32)
+        weights = np.where(masked, weight_K[0], np.where(rest, self.rest_weight, 0.0)).astype(np.float32)
         weights[prompt_len + answer_len :] *= self.tail_weight
         return Row(
-            tokens=np.where(masked | (positions >= first + size), mask, tokens),
+            tokens=np.where(masked | rest, mask, tokens),
             positions=positions,
             blocks=np.zeros_like(positions),
             noised=np.zeros(len(tokens), dtype=np.bool_),
@@ -136,17 +137,12 @@ class Canvas(Objective):
             weights=weights,
         )
 
-    def _canvas_len(self, answer_len: int, rng: np.random.Generator) -> int:
-        multiple = self.canvas_multiple
-        rounded = -(-answer_len // multiple) * multiple
-        draw = rng.random()
-        if draw < 0.6:
-            return rounded
-        if draw < 0.85:
-            return rounded + multiple
-        if draw < 0.95:
-            return answer_len + int(rng.integers(0, multiple))
-        return max(rounded, 4 * multiple)
+
+def draw_canvas_len(answer_len: int, rng: np.random.Generator) -> int:
+    """Mostly little more than the answer needs, which is cheap to train on; now and then the length of real requests."""
+    multiple, share = (int(CANVAS_MULTIPLES[rng.integers(len(CANVAS_MULTIPLES))]), rng.random())
+    rounded = -(-answer_len // multiple) * multiple
+    return answer_len + int(rng.integers(0, multiple)) if share < 0.15 else rounded
 
 
 def attention_mask(blocks_RN: Tensor, noised_RN: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from engine.training.noise import Blocks, Canvas, Objective
 
 AUTOREGRESSIVE = Blocks(1)
 AUTOREGRESSIVE_AFTER_PROMPT = Blocks(1, prompt_is_block=True)
+BLOCKS_AFTER_PROMPT = Blocks(8, prompt_is_block=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +64,20 @@ RECIPES: dict[str, Recipe] = {
     ),
     "tiny-llada": Recipe(
         family="llada",
-        block_length=32,
+        block_length=8,
         stages=(
-            Stage(0.25, (Share(AUTOREGRESSIVE_AFTER_PROMPT, 1.0),)),
-            Stage(
-                0.35,
-                (
-                    Share(AUTOREGRESSIVE_AFTER_PROMPT, 0.3),
-                    Share(Blocks(8, prompt_is_block=True), 0.4),
-                    Share(Canvas(32), 0.3),
-                ),
-                0.8,
-            ),
             Stage(
                 1.0,
-                (Share(Canvas(8), 0.25), Share(Canvas(16), 0.25), Share(Canvas(32), 0.35), Share(Canvas(None), 0.15)),
-                0.7,
+                (
+                    Share(AUTOREGRESSIVE_AFTER_PROMPT, 0.15),
+                    Share(BLOCKS_AFTER_PROMPT, 0.2),
+                    Share(Canvas(8), 0.4),
+                    Share(Canvas(32), 0.15),
+                    Share(Canvas(None), 0.1),
+                ),
+                0.6,
             ),
         ),
+        decay_from=0.15,
     ),
 }

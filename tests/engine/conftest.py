@@ -10,7 +10,12 @@ import torch
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
-    "engine", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+    "engine",
+    deadline=None,
+    derandomize=True,
+    max_examples=40,
+    stateful_step_count=25,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("engine")
 

@@ -70,7 +70,7 @@ def requests_of(engine: LLMEngine) -> list[GenerationRequest]:
         if index % 3 == 0:
             sampling["temperature"] = 0.7
         if index % 4 == 0:
-            sampling["stop_token_ids"] = frozenset(range(0, num_ids, 9))
+            sampling["stop_token_ids"] = frozenset(range(0, num_ids, num_ids // 20))
         prompt = [numbers.randrange(num_ids) for _ in range(numbers.randint(1, 20))]
         requests.append(make_request(f"{decoder}-{cache}-{index}", prompt, engine, strategy=strategy, **sampling))
     return requests

@@ -51,7 +51,8 @@ def test_a_wrong_prompt(prompt: object, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "max_tokens", "param"), [(64, 1, "prompt"), (80, 1, "prompt"), (60, 5, "max_tokens"), (1, 64, "max_tokens")]
+    ("length", "max_tokens", "param"),
+    [(64, 1, "prompt"), (80, 1, "prompt"), (60, 5, "max_tokens"), (1, 64, "max_tokens")],
 )
 @pytest.mark.parametrize("pattern", ["bidirectional", "block_causal"])
 def test_a_canvas_that_is_too_long(length: int, max_tokens: int, param: str, pattern: AttentionPattern) -> None:

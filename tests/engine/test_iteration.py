@@ -181,8 +181,10 @@ def test_guided_requests_compute_every_row_twice_and_decide_once() -> None:
     assert len(plan.admitted) == 2
     twin = next(admission for admission in plan.admitted if admission.decoder is None)
     assert twin.tokens.tolist() == [MASK] * 12
-    own, other = ({name: column[plan.rows.slot_R == slot].tolist() for name, column in columns(plan).items()}
-                  for slot in (plan.decoded.slot_N[0], twin.slot))
+    own, other = (
+        {name: column[plan.rows.slot_R == slot].tolist() for name, column in columns(plan).items()}
+        for slot in (plan.decoded.slot_N[0], twin.slot)
+    )
     assert own == other
     assert len(plan.decoded) == 1
 

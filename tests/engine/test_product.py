@@ -42,7 +42,7 @@ def mixture(engine: LLMEngine) -> list[GenerationRequest]:
     for index, (decoder, cache) in enumerate((decoder, cache) for decoder in DECODERS for cache in caches):
         strategy: dict[str, object] = {"decoder": decoder, "cache": cache, "block_length": numbers.choice([2, 4, 5, 8])}
         strategy |= KNOBS.get(decoder, {})
-        sampling: dict[str, object] = {"max_tokens": numbers.randint(3, 14), "seed": index}
+        sampling: dict[str, object] = {"max_tokens": numbers.randint(3, 10), "seed": index}
         if index % 4 == 0:
             strategy["cfg_scale"] = 0.7
         if index % 3 == 0:
@@ -51,7 +51,7 @@ def mixture(engine: LLMEngine) -> list[GenerationRequest]:
             sampling["stop_token_ids"] = frozenset(range(0, 280, 10))
         if index % 7 == 0:
             strategy |= {"banned_tokens": [3, 4, 5], "deferred_tokens": [10]}
-        prompt = [numbers.randrange(280) for _ in range(numbers.randint(1, 23))]
+        prompt = [numbers.randrange(280) for _ in range(numbers.randint(1, 17))]
         requests.append(make_request(f"{decoder}-{cache}-{index}", prompt, engine, strategy=strategy, **sampling))
     return requests
 

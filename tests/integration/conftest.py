@@ -5,7 +5,7 @@ The end-to-end tests start the service as a user does; here the tests also look 
 
 from __future__ import annotations
 
-import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from deployments.app import deployment_name
 from deployments.config import EMBEDDED_MODELS, AppConfig
 from deployments.launch import APP_NAME, ServerOptions, serving
 from protos import generation_pb2_grpc
+from tests.ports import free_port
 
 SLOTS = 16
 
@@ -50,13 +51,6 @@ class Service:
             stats["num_running"] == stats["num_waiting"] == 0 and stats["num_free_slots"] == SLOTS
             for stats in map(self.engine_stats, EMBEDDED_MODELS)
         )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +86,6 @@ def stub(service: Service) -> Iterator[generation_pb2_grpc.GenerationStub]:
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], None]:
     """Waits for a condition; fails after some seconds."""
-    import time
 
     def wait(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s

@@ -14,7 +14,7 @@ from engine.bench.goldens.case import Case, DirectCase, UnreadableCase
 from engine.bench.goldens.complaints import complaint
 from engine.bench.goldens.dinfer_primitives import PrimitiveCase
 from engine.bench.goldens.folders import decoder_files
-from engine.bench.goldens.knobs import decoder_knobs
+from engine.bench.goldens.knobs import decoder_knobs, engine_terms
 from engine.bench.goldens.replayed_decoder import ReplayedDecoder
 
 KIND = "dinfer_decoders"
@@ -98,17 +98,6 @@ class DecoderCase(DirectCase):
         overrides = {} if threshold is None else {"threshold": threshold}
         selection = decoder.select(logits_NBV, tokens_NB, masked_NB, mask_id, start, overrides)
         tokens_NT[:, start:end] = torch.where(selection.transfer_NB, selection.tokens_NB, tokens_NB)
-
-
-def engine_terms(recorded: str, params: Mapping[str, object]) -> tuple[str, dict[str, object]]:
-    """The engine's name of a recorded decoder and the value of each argument: the fixed schedule is called by how it
-    ranks, the hierarchy switches a rule off by None."""
-    if recorded == "fixed":
-        return str(params["remasking"]), dict(params)
-    if recorded == "hierarchy":
-        never = {"threshold": 1.0, "low_threshold": 0.0}
-        return "hierarchical", {name: never.get(name) if value is None else value for name, value in params.items()}
-    return recorded, dict(params)
 
 
 def load(folder: Path) -> Iterator[Case]:

@@ -9,6 +9,17 @@ from engine.bench.goldens.results import NotSupportedError
 from engine.decoding import DECODERS
 
 
+def engine_terms(recorded: str, params: Mapping[str, object]) -> tuple[str, dict[str, object]]:
+    """The engine's name of one of dInfer's decoders and the value of each argument: the fixed schedule is called by how
+    it ranks, the hierarchy switches a rule off by None."""
+    if recorded == "fixed":
+        return str(params["remasking"]), dict(params)
+    if recorded == "hierarchy":
+        never = {"threshold": 1.0, "low_threshold": 0.0}
+        return "hierarchical", {name: never.get(name) if value is None else value for name, value in params.items()}
+    return recorded, dict(params)
+
+
 def decoder_knobs(
     decoder: str, arguments: Mapping[str, object], ignored: frozenset[str] = frozenset()
 ) -> dict[str, object]:

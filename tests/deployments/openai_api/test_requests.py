@@ -21,14 +21,14 @@ def complete(headers: dict[str, str] | None = None, **body: Any) -> Job:
     try:
         return completion_job(CompletionBody.model_validate({"prompt": "hi"} | body), CONFIG, headers or {})
     except ValidationError as error:
-        raise invalid_body(error) from None
+        raise invalid_body(error.errors(include_url=False)) from None
 
 
 def chat(**body: Any) -> Job:
     try:
         return chat_job(ChatBody.model_validate({"messages": MESSAGES} | body), CONFIG, {})
     except ValidationError as error:
-        raise invalid_body(error) from None
+        raise invalid_body(error.errors(include_url=False)) from None
 
 
 def test_openais_fields_arrive() -> None:
@@ -145,3 +145,11 @@ def test_refusals_of_conversations(body: dict[str, Any], param: str) -> None:
         chat(**body)
     assert caught.value.param is not None
     assert caught.value.param.startswith(param)
+
+
+def test_alternatives_are_all_named() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        complete(prompt=5)
+    assert caught.value.param == "prompt"
+    assert "string or " in caught.value.message
+    assert "list" in caught.value.message

@@ -57,9 +57,7 @@ def test_block_rows_are_the_block_causal_mask(causal: DiffusionLM, pages: tuple[
     close(torch.cat(hidden[5:]), dense_hidden(causal, second, block_causal_mask(9, 3)))
 
 
-def test_chunks_and_fused_commits_equal_the_dense_mask(
-    causal: DiffusionLM, pages: tuple[list[list[int]], int]
-) -> None:
+def test_chunks_and_fused_commits_equal_the_dense_mask(causal: DiffusionLM, pages: tuple[list[list[int]], int]) -> None:
     """Prefill in two chunks; then two steps of a block; then its commit together with the next block's first step."""
     net = CachedNetwork.make(causal, *pages)
     canvas = tokens(16, 3)

@@ -61,9 +61,7 @@ def test_the_block_lies_in_exactly_the_decode_row(forward: tuple[CachePolicy, li
         assert state.block_end > state.block_start
         assert spans.q_start_R[decode_row] <= state.block_start
         assert state.block_end <= spans.q_end_R[decode_row]
-        covering = [
-            row for row in rows_of(spans, n) if row[0] < state.block_end and row[1] > state.block_start
-        ]
+        covering = [row for row in rows_of(spans, n) if row[0] < state.block_end and row[1] > state.block_start]
         assert len(covering) == 1
 
 
@@ -98,9 +96,7 @@ def test_a_sequence_left_to_a_policy_reaches_its_decode_row(name: str, pattern: 
     policy = make(name, pattern)
     cached_len, forwards_taken = 0, 0
     while True:
-        state = State(
-            canvas_len=40, block_start=36, block_end=40, block_length=4, cached_len=cached_len, chunk_len=9
-        )
+        state = State(canvas_len=40, block_start=36, block_end=40, block_length=4, cached_len=cached_len, chunk_len=9)
         spans = policy.spans(progress_of(state))
         forwards_taken += 1
         if spans.decode_row[0] >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from tests.helpers.decoding import (
 VALUES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.9, 1.0])
 
 
+@cache
 def schema_of(name: str) -> Mapping[str, Mapping[str, Any]]:
     properties: Mapping[str, Mapping[str, Any]] = TypeAdapter(DECODERS.get(name).Params).json_schema()["properties"]
     return properties
@@ -95,9 +97,7 @@ def test_only_masks_are_filled_and_every_row_with_masks_progresses(forward: tupl
 
 
 @given(forwards(), st.integers(0, 3))
-def test_a_row_decides_alone_what_it_decides_among_others(
-    forward: tuple[list[str], list[Block]], padding: int
-) -> None:
+def test_a_row_decides_alone_what_it_decides_among_others(forward: tuple[list[str], list[Block]], padding: int) -> None:
     names, blocks = forward
     together = dispatched(names, blocks, padding)
     assert together.done_N is not None
@@ -162,6 +162,6 @@ def test_names_of_knobs_never_collide_across_what_one_request_may_combine() -> N
     for decoder in DECODERS:
         knobs = {item.name for item in fields(DECODERS.get(decoder).Params)}
         assert not knobs & set(SHARED_OPTIONS), decoder
-        for cache in CACHE_POLICIES:
-            cache_knobs = {item.name for item in fields(CACHE_POLICIES.get(cache).Params)}
-            assert not cache_knobs & (knobs | set(SHARED_OPTIONS)), (decoder, cache)
+        for policy in CACHE_POLICIES:
+            cache_knobs = {item.name for item in fields(CACHE_POLICIES.get(policy).Params)}
+            assert not cache_knobs & (knobs | set(SHARED_OPTIONS)), (decoder, policy)

@@ -198,7 +198,9 @@ def test_recorded_distributions_of_sdar(sampling_recording: Path) -> None:
         proposal = draw(padded, no_mask, settings)
         assert proposal.tokens_M.tolist() == tensors[f"token_{i}"].tolist()
         torch.testing.assert_close(proposal.confidence_M, tensors[f"conf_generate_{i}"], atol=1e-6, rtol=1e-4)
-        unfiltered = draw(padded, no_mask, drawing(count, noise=0, sampled_confidence=1, temperature=given["temperature"]))
+        unfiltered = draw(
+            padded, no_mask, drawing(count, noise=0, sampled_confidence=1, temperature=given["temperature"])
+        )
         torch.testing.assert_close(unfiltered.confidence_M, tensors[f"conf_eval_{i}"], atol=1e-6, rtol=1e-4)
 
 

@@ -24,7 +24,13 @@ def test_report_counts_per_kind_and_overall() -> None:
     outputs = [output("x", 4, 2), output("wrong", 6, 2), output("z", 2, 2)]
     result = report(samples, outputs, {"decoder": "threshold"}, seconds=2.0)
     first, second = result.kinds
-    assert (first.kind, first.right, first.total, first.mean_forwards, first.tokens_per_forward) == ("a", 2, 2, 2.0, 1.5)
+    assert (first.kind, first.right, first.total, first.mean_forwards, first.tokens_per_forward) == (
+        "a",
+        2,
+        2,
+        2.0,
+        1.5,
+    )
     assert (second.kind, second.accuracy) == ("b", 0.0)
     assert (result.overall.right, result.overall.total, result.tokens_per_second) == (2, 3, 6.0)
     assert "66.7%" in result.to_table()

@@ -79,7 +79,7 @@ def test_sdar_reads_the_rotary_base_of_newer_files(tmp_path: Path) -> None:
         (write_sdar, "rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
         (write_sdar, "use_sliding_window", True),
         (write_sdar, "layer_types", ["full_attention", "sliding_attention"]),
-        (write_sdar, "architectures", ["SDARMoeForCausalLM"]),
+        (write_sdar, "architectures", ["Qwen3ForCausalLM"]),
     ],
 )
 def test_what_the_network_lacks_is_refused(
@@ -185,6 +185,13 @@ def test_stop_ids_are_the_union_of_the_files(tmp_path: Path) -> None:
     )
     assert open_checkpoint(folder, EngineConfig(stop_token_ids=frozenset({4}))).spec.stop_token_ids == {4}
     assert open_checkpoint(folder, EngineConfig(stop_token_ids=frozenset())).spec.stop_token_ids == frozenset()
+
+
+def test_a_turn_ends_at_no_token_that_is_the_mask(tmp_path: Path) -> None:
+    folder = write_llada(tmp_path)
+    write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": {str(MASK): {"content": "<|eot_id|>"}}})
+
+    assert open_checkpoint(folder).spec.stop_token_ids == {EOS}
 
 
 def test_stop_ids_of_the_tokenizer_where_nothing_else_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

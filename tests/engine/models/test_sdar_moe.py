@@ -10,12 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from engine.bench.goldens.folders import Folder
-from engine.bench.goldens.replay import load_cases, replay
-from engine.bench.goldens.results import MODES
-from engine.config import EngineConfig
 from engine.layers.moe import SparseMoE
-from engine.llm_engine import LLMEngine
 from engine.models.transformer import TransformerLayer
 from tests.helpers.checkpoints import write_json
 from tests.helpers.forwards import GOLDENS, forward, load_checkpoint
@@ -33,16 +28,6 @@ def test_recorded_block_causal_logits(case: str) -> None:
     logits = forward(model, golden["ids"][None], facts["block_length"]).logits[0]
 
     torch.testing.assert_close(logits, golden["logits"], atol=1e-3, rtol=0)
-
-
-def test_recorded_generations_through_the_engine() -> None:
-    cases = [case for case in load_cases([Folder("sdar", SDAR)]) if case.id.startswith("moe_")]
-    assert len(cases) >= len(CASES) > 0
-
-    results = list(replay(cases, MODES, LLMEngine.from_pretrained, EngineConfig(device="cpu")))
-
-    assert [result for result in results if result.status != "passed"] == []
-    assert len(results) == len(MODES) * len(cases)
 
 
 def test_dense_layers_and_unnormalised_weights_as_qwen3_has_them(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def test_special_tokens_come_first(tokenizer: Tokenizer) -> None:
 def test_chat_template_renders_what_training_sees(tokenizer: Tokenizer, tmp_path: Path) -> None:
     save_tokenizer(tokenizer, tmp_path, 512)
     published = AutoTokenizer.from_pretrained(tmp_path)
-    rendered = published.apply_chat_template([{"role": "user", "content": "What is 2 + 3?"}], add_generation_prompt=True)
+    rendered = published.apply_chat_template(
+        [{"role": "user", "content": "What is 2 + 3?"}], add_generation_prompt=True
+    )
     assert list(rendered["input_ids"]) == encode_prompt(tokenizer, SpecialIds.of(tokenizer), "What is 2 + 3?")
     assert published.mask_token == "<|mask|>"
     assert published.eos_token_id == published.pad_token_id == 0

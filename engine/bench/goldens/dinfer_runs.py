@@ -1,0 +1,129 @@
+"""The recordings of dInfer's runners, row by row, and the strategies that repeat them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from engine.bench.goldens.knobs import decoder_knobs, engine_terms
+from engine.bench.goldens.results import NotSupportedError
+
+KNOBS = ("threshold", "low_threshold", "credit_alpha", "boost_gamma", "decay_beta")
+"""Fields of a recording that are arguments of its decoder."""
+
+BLOCK_CAUSAL: Mapping[str, str] = {"BlockDiffusion": "block", "BlockDiffusionAttnmask": "none"}
+"""Runners for block-causal models, with their cache policy."""
+
+
+class Recording(BaseModel):
+    """One run of ``cases.json``; the decoder's arguments are among the extra fields. Runners for block-causal models
+    have no cache settings."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    runner: str
+    decoder: str
+    cache: str | None = None
+    cache_update_freq: int | None = None
+    use_shift: bool = False
+    start_block_align: bool = False
+    prefix_look: int = 0
+    after_look: int = 0
+    warmup_steps: int = 0
+    block_length: int
+    total_length: int
+    mask_id: int
+    eos_id: int
+    num_forwards: int
+    decode_transfers: list[int]
+    decode_blocks: list[tuple[int, int]]
+    quirk: bool
+
+    def first_block(self, rows: Sequence[RowRecording]) -> int:
+        """Start of the first decoded block: behind the prompt, or at the boundary before the shortest prompt's end."""
+        shortest = min(row.start for row in rows)
+        aligned = self.start_block_align or self.runner in BLOCK_CAUSAL
+        return shortest // self.block_length * self.block_length if aligned else shortest
+
+
+@dataclass(frozen=True, slots=True)
+class RowRecording:
+    """One row: its own prompt, the final token array, and per position the 1-based call that filled it (-1: none),
+    calls that filled nothing in any row not counted. ``busy_calls`` are the calls that filled something in this row."""
+
+    prompt_ids: list[int]
+    final: list[int]
+    filled_at: list[int]
+    busy_calls: list[int]
+
+    @property
+    def start(self) -> int:
+        """Where its generation begins."""
+        return len(self.prompt_ids)
+
+
+def rows_of(recording: Recording, tensors: Mapping[str, Tensor]) -> list[RowRecording]:
+    """The rows of a run. Shorter prompts were filled up with masks; those are generated."""
+    prompts: list[list[int]] = tensors[f"{recording.id}.prompt"].tolist()
+    final: list[list[int]] = tensors[f"{recording.id}.x_final"].tolist()
+    calls: list[list[list[int]]] = tensors[f"{recording.id}.x_after_decode"].tolist()
+    return [
+        _row(recording, prompt, own_final, [call[index] for call in calls])
+        for index, (prompt, own_final) in enumerate(zip(prompts, final, strict=True))
+    ]
+
+
+def _row(recording: Recording, prompt: list[int], final: list[int], after_calls: list[list[int]]) -> RowRecording:
+    own = list(prompt)
+    while own and own[-1] == recording.mask_id:
+        own.pop()
+    number, filled_at, busy_calls = 0, [-1] * len(final), []
+    for call, (after, filled) in enumerate(zip(after_calls, recording.decode_transfers, strict=True)):
+        number += filled > 0
+        fresh = [
+            p for p, token in enumerate(after) if p >= len(own) and token != recording.mask_id and filled_at[p] < 0
+        ]
+        for place in fresh:
+            filled_at[place] = number
+        if fresh:
+            busy_calls.append(call)
+    return RowRecording(own, final, filled_at, busy_calls)
+
+
+def strategy_options(recording: Recording, rows: Sequence[RowRecording], row: RowRecording) -> dict[str, object]:
+    """The strategy of a row as a client would write it; NotSupportedError names what has no counterpart."""
+    if recording.use_shift:
+        raise NotSupportedError("logits shifted by one position")
+    if recording.cache_update_freq is not None:
+        raise NotSupportedError("cache refreshed every so many iterations of the whole batch")
+    if any(recording.mask_id in other.prompt_ids for other in rows):
+        raise NotSupportedError("masks inside a prompt")
+    extra = recording.model_extra or {}
+    name, arguments = engine_terms(recording.decoder, {knob: extra[knob] for knob in KNOBS if knob in extra})
+    return {
+        "decoder": name,
+        "block_length": recording.block_length,
+        **_cache_options(recording, rows, row),
+        **decoder_knobs(name, arguments),
+    }
+
+
+def _cache_options(recording: Recording, rows: Sequence[RowRecording], row: RowRecording) -> dict[str, object]:
+    if recording.runner in BLOCK_CAUSAL:
+        return {"cache": BLOCK_CAUSAL[recording.runner]}
+    if {other.start for other in rows} != {recording.first_block(rows)}:
+        raise NotSupportedError("blocks of a bidirectional model that begin inside a prompt")
+    if recording.runner == "BlockWise":
+        return {"cache": recording.cache or "none"}
+    if recording.runner == "Vicinity":
+        if recording.warmup_steps > recording.decode_blocks.count(recording.decode_blocks[0]):
+            raise NotSupportedError("dInfer's repeated refresh when the warm-up outlasts the first block")
+        # Calls that fill nothing, which the engine does not make, count towards dInfer's warm-up.
+        warmup_steps = sum(call < recording.warmup_steps for call in row.busy_calls)
+        looks = {"prefix_look": recording.prefix_look, "after_look": recording.after_look}
+        return {"cache": "vicinity", **looks, "warmup_steps": warmup_steps}
+    raise NotSupportedError(f"runner {recording.runner}")

@@ -1,0 +1,51 @@
+"""The token grid: what is written where, and where nothing is."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.canvas import Canvas
+
+MASK = 9
+
+
+def make() -> Canvas:
+    return Canvas(3, 6, MASK, torch.device("cpu"))
+
+
+def test_admission_lays_out_a_canvas_over_the_old_one() -> None:
+    canvas = make()
+    canvas.admit(1, torch.tensor([1, 2, 3, MASK, MASK, MASK]))
+    canvas.admit(1, torch.tensor([5, MASK, MASK]))
+    assert canvas.tokens[1, :3].tolist() == [5, MASK, MASK]
+    assert (canvas.tokens[[0, 2]] == MASK).all()
+
+
+def test_apply_writes_where_transferred_and_nowhere_else() -> None:
+    canvas = make()
+    before = canvas.tokens.clone()
+    canvas.apply(
+        torch.tensor([2, 0]),
+        torch.tensor([[3, 4, 5], [0, 1, 2]]),
+        torch.tensor([[True, False, True], [False, True, False]]),
+        torch.tensor([[11, 12, 13], [14, 15, 16]]),
+    )
+    after = before.clone()
+    after[2, 3], after[2, 5], after[0, 1] = 11, 13, 15
+    assert torch.equal(canvas.tokens[:, :6], after[:, :6])
+
+
+def test_positions_behind_the_canvas_may_be_left_out() -> None:
+    """A block that is narrower than the widest of the forward reaches beyond the canvas."""
+    canvas = make()
+    canvas.apply(
+        torch.tensor([0]), torch.tensor([[5, 6, 7]]), torch.tensor([[True, False, False]]), torch.tensor([[1, 2, 3]])
+    )
+    assert canvas.tokens[0, :6].tolist() == [MASK] * 5 + [1]
+    assert (canvas.tokens[1:, :6] == MASK).all()
+
+
+def test_gather_broadcasts_slots_against_positions() -> None:
+    canvas = make()
+    canvas.admit(0, torch.arange(6))
+    assert canvas.gather(torch.tensor([[0], [1]]), torch.tensor([[1, 2]])).tolist() == [[1, 2], [MASK, MASK]]

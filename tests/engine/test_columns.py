@@ -1,0 +1,66 @@
+"""Numbers per slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from engine.columns import Columns, ColumnSpec, knob_columns
+
+
+def make() -> Columns:
+    columns = Columns(3, torch.device("cpu"))
+    columns.declare("a", {"x": ColumnSpec(torch.float32, fill=0.5), "ids": ColumnSpec(torch.int64, width=3, fill=-1)})
+    return columns
+
+
+def test_a_write_sets_every_column_of_the_prefix_at_one_slot() -> None:
+    columns = make()
+    everywhere = torch.arange(3)
+    columns.write("a", 1, {"x": 2, "ids": [7, 8]})
+    assert columns.view("a", everywhere)["x"].tolist() == [0.5, 2.0, 0.5]
+    assert columns.view("a", everywhere)["ids"].tolist() == [[-1] * 3, [7, 8, -1], [-1] * 3]
+
+    columns.write("a", 1, {"ids": [9]})
+    assert columns.view("a", everywhere)["x"].tolist() == [0.5] * 3
+    assert columns.view("a", torch.tensor([1]))["ids"].tolist() == [[9, -1, -1]]
+
+
+def test_views_gather_in_the_order_of_the_slots_and_know_only_their_prefix() -> None:
+    columns = make()
+    columns.declare("b", {"y": ColumnSpec(torch.int64)})
+    columns.store("a", torch.tensor([2, 0]), {"x": torch.tensor([1.0, 3.0])})
+    view = columns.view("a", torch.tensor([2, 1, 0]))
+    assert view["x"].tolist() == [1.0, 0.5, 3.0]
+    assert (set(view), len(view)) == ({"x", "ids"}, 2)
+    with pytest.raises(KeyError):
+        view["y"]
+
+
+def test_declaring_again_keeps_the_values() -> None:
+    columns = make()
+    columns.write("a", 0, {"x": 9})
+    columns.declare("a", {"x": ColumnSpec(torch.float32)})
+    assert columns.view("a", torch.tensor([0]))["x"].tolist() == [9.0]
+
+
+def test_store_converts_to_the_type_of_the_column() -> None:
+    columns = make()
+    columns.store("a", torch.tensor([0]), {"x": torch.tensor([3])})
+    assert columns.view("a", torch.tensor([0]))["x"].dtype == torch.float32
+
+
+def test_knobs_become_columns_by_the_type_of_their_default() -> None:
+    @dataclass(frozen=True)
+    class Params:
+        steps: int = 3
+        share: float = 0.25
+        eager: bool = True
+
+    assert knob_columns(Params) == {
+        "steps": ColumnSpec(torch.int64, fill=3),
+        "share": ColumnSpec(torch.float32, fill=0.25),
+        "eager": ColumnSpec(torch.int64, fill=True),
+    }
