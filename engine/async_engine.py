@@ -96,7 +96,10 @@ class AsyncEngine:
     async def close(self) -> None:
         """Stop after the running forward; requests that are still running end with EngineDeadError."""
         self._inbox.put(_Stop())
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.ident is None:
+            self._end_all()
+        else:
+            await asyncio.to_thread(self._thread.join)
 
     def strategy(self, options: Mapping[str, object]) -> Strategy:
         """Validate a strategy's options; errors name the option."""
@@ -218,8 +221,11 @@ class AsyncEngine:
 
 def _call(loop: asyncio.AbstractEventLoop, items: Iterable[tuple[_Subscriber, RequestOutput | LacunaError]]) -> None:
     """Put items into their queues on their loop; a loop that has closed took its consumers with it."""
-    if not loop.is_closed():
+    try:
         loop.call_soon_threadsafe(_put, items)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
 
 
 def _put(items: Iterable[tuple[_Subscriber, RequestOutput | LacunaError]]) -> None:

@@ -189,7 +189,8 @@ class IterationManager:
         slots = self.slots
         slots.last_run[self._kept] = self._iteration
         slots.forwards[self._kept] += 1
-        np.add.at(slots.positions, rows.slot_R, rows.q_end_R - rows.q_start_R)
+        twice_R = np.where(slots.guide_slot[rows.slot_R] >= 0, 2, 1)
+        np.add.at(slots.positions, rows.slot_R, (rows.q_end_R - rows.q_start_R) * twice_R)
 
     def _with_twins(self, rows: Rows) -> tuple[Rows, IntArray]:
         """Repeat the rows of guided sequences for their twins; also returns the twin of each row (-1: none)."""

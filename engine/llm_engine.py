@@ -6,6 +6,7 @@ outputs = engine.generate(["What is 2 + 3?"], SamplingParams(max_tokens=32))
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import torch
 from engine.build import build_core
 from engine.config import EngineConfig, resolve_max_model_len
 from engine.core import EngineCore, EngineStats, SequenceUpdate
-from engine.errors import InvalidRequestError
+from engine.errors import InvalidRequestError, OverloadedError
 from engine.input_processor import InputProcessor
 from engine.models.checkpoint import open_checkpoint
 from engine.models.loader import LoadProgress
@@ -147,21 +148,31 @@ class LLMEngine:
         """Complete requests of any mixture; the final output of each, in order."""
         if len({request.request_id for request in requests}) < len(requests):
             raise InvalidRequestError("a request id is already in use: those of one call must differ", "request_id")
-        sequences = iter([self.validate(request) for request in requests])
+        waiting = deque(self.validate(request) for request in requests)
         finished: dict[str, RequestOutput] = {}
-        room = self.config.max_num_seqs
+        mine: set[str] = set()
         try:
             while len(finished) < len(requests):
-                while len(self._requests) < room and (sequence := next(sequences, None)) is not None:
-                    self.add(sequence)
+                self._add_some(waiting, mine)
                 for output in self.step():
                     finished |= {output.request_id: output} if output.finished else {}
                 if on_progress is not None:
                     on_progress(len(finished), len(requests))
         finally:
-            for request in requests:
-                self.abort(request.request_id)
+            for request_id in mine:
+                self.abort(request_id)
         return [finished[request.request_id] for request in requests]
+
+    def _add_some(self, waiting: deque[Sequence], added: set[str]) -> None:
+        """Move requests from ``waiting`` into the engine while it has use for them and room."""
+        while waiting and len(self._requests) < self.config.max_num_seqs:
+            try:
+                self.add(waiting[0])
+            except OverloadedError:
+                if not self._requests:
+                    raise
+                return
+            added.add(waiting.popleft().request_id)
 
     def stats(self) -> EngineStats:
         return self._core.stats()

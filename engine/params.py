@@ -23,7 +23,7 @@ MAX_STEPS = 65_536
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def params(cls: type[T]) -> type[T]:
     """Make ``cls`` a frozen, validated dataclass that refuses unknown fields."""
-    return cast("type[T]", dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls))
+    return cast("type[T]", dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))(cls))
 
 
 @params

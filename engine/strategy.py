@@ -133,14 +133,21 @@ def _refuse_unknown(options: Mapping[str, object], decoder: str, cache: str, kno
             )
 
 
-def _params(params: type, options: Mapping[str, object], names: set[str]) -> object:
-    given = {name: options[name] for name in options if name in names}
+def _params(params: type[Any], options: Mapping[str, object], names: set[str]) -> Any:
+    given = {name: _whole(options[name], params, name) for name in options if name in names}
     try:
-        return TypeAdapter(params).validate_python(given)
+        return params(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "strategy"
         raise InvalidRequestError(f"{name}: {first['msg']} (got {given.get(name)!r})", name) from None
+
+
+def _whole(value: object, params: type, name: str) -> object:
+    """JSON and protobuf structs may know one kind of number: 8.0 is 8 where a whole number is due."""
+    default = params.__dataclass_fields__[name].default  # type: ignore[attr-defined]
+    whole_wanted = isinstance(default, int) and not isinstance(default, bool)
+    return int(value) if whole_wanted and isinstance(value, float) and value.is_integer() else value
 
 
 def _string(options: Mapping[str, object], name: str, default: str) -> str:

@@ -54,12 +54,16 @@ class Experts(nn.Module):
         return torch.bmm(weights_T1K, output_AD.unflatten(0, (num_tokens, per_token)))[:, 0]
 
     def _compute(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
-        if x_AD.is_cuda and x_AD.dtype == torch.bfloat16:
-            return self._grouped(x_AD, count_E)
-        return self._one_by_one(x_AD, count_E)
+        return self._grouped(x_AD, count_E) if self._can_group(x_AD) else self._one_by_one(x_AD, count_E)
+
+    def _can_group(self, x_AD: Tensor) -> bool:
+        """Whether torch has a fast grouped product for this: rows of whole 16 bytes, on CUDA in bfloat16 only, and
+        no gradients (its backward pass refuses some strides)."""
+        aligned = all(size * x_AD.element_size() % 16 == 0 for size in self.down_proj.shape[1:])
+        return aligned and not torch.is_grad_enabled() and (not x_AD.is_cuda or x_AD.dtype == torch.bfloat16)
 
     def _grouped(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
-        """All experts in one kernel; nothing waits for the device."""
+        """All experts in one product; nothing waits for the device."""
         ends_E = count_E.cumsum(0).int()
         gate, up = functional.grouped_mm(x_AD, self.gate_up_proj.transpose(1, 2), offs=ends_E).chunk(2, dim=-1)
         hidden_AF = functional.silu(gate) * up

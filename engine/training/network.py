@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.attention.dense import DenseAttention
 from engine.models.spec import DiffusionLM, ModelSpec
@@ -40,19 +42,27 @@ def recipe_spec(recipe: Recipe, family: Family, ids: SpecialIds) -> ModelSpec:
     )
 
 
-def compile_layers(model: DiffusionLM) -> None:
-    """Compile the repeated layers in place: all share one compiled graph, whatever the number of rows and tokens."""
-    for stack in model.children():
-        if isinstance(stack, nn.ModuleList):
-            for layer in stack:
-                layer.compile(dynamic=True)
+HiddenStates = Callable[[DiffusionLM, Tensor, Tensor, Tensor], Tensor]
 
 
-def batch_loss(model: DiffusionLM, batch: Batch, *, bfloat16: bool) -> Tensor:
+def hidden_states(model: DiffusionLM, tokens_RN: Tensor, positions_RN: Tensor, mask_R1NN: Tensor) -> Tensor:
+    """Hidden states ``[R * N, D]`` of a padded batch."""
+    rows, length = tokens_RN.shape
+    attention = DenseAttention(rows, length, mask_R1NN)
+    hidden_TD: Tensor = model(model.embed(tokens_RN.flatten()), positions_RN.flatten(), attention)
+    return hidden_TD
+
+
+def compiled_hidden_states() -> HiddenStates:
+    """:func:`hidden_states`, compiled once for any number of rows and tokens."""
+    return torch.compile(hidden_states, dynamic=True)
+
+
+def batch_loss(
+    model: DiffusionLM, batch: Batch, *, bfloat16: bool, compute_hidden: HiddenStates = hidden_states
+) -> Tensor:
     """Loss of one batch; products in bfloat16 where asked for, weights and loss in float32."""
-    rows, length = batch.tokens_RN.shape
-    attention = DenseAttention(rows, length, batch.mask_R1NN)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        hidden_TD = model(model.embed(batch.tokens_RN.flatten()), batch.positions_RN.flatten(), attention)
+        hidden_TD = compute_hidden(model, batch.tokens_RN, batch.positions_RN, batch.mask_R1NN)
         logits_MV = model.compute_logits(hidden_TD[batch.indices_M])
     return weighted_cross_entropy(logits_MV, batch.targets_M, batch.weights_M)

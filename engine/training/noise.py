@@ -139,7 +139,7 @@ class Canvas(Objective):
 
 
 def draw_canvas_len(answer_len: int, rng: np.random.Generator) -> int:
-    """Mostly little more than the answer needs, which is cheap to train on; now and then the length of real requests."""
+    """Mostly little more than the answer needs, which is cheap; now and then the length of real requests."""
     multiple, share = (int(CANVAS_MULTIPLES[rng.integers(len(CANVAS_MULTIPLES))]), rng.random())
     rounded = -(-answer_len // multiple) * multiple
     return answer_len + int(rng.integers(0, multiple)) if share < 0.15 else rounded

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import grpc
@@ -12,10 +15,10 @@ import yaml
 
 from protos import generation_pb2 as pb
 from protos.generation_pb2_grpc import GenerationStub
-from tests.e2e.conftest import BIN, ROOT, running
+from tests.e2e.conftest import BIN, ROOT, START_TIMEOUT_S, running
 from tests.ports import free_port
 
-READY = "is ready at"
+BODY = {"prompt": "2 + 3 =", "max_tokens": 4}
 
 
 def configuration(tmp_path: Path) -> tuple[Path, int, int]:
@@ -32,18 +35,41 @@ def configuration(tmp_path: Path) -> tuple[Path, int, int]:
     return path, http_port, grpc_port
 
 
+def wait_until_healthy(port: int) -> None:
+    """`serve run` with a file returns from deploying before the replicas are up."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=10).status_code == 200:
+                return
+        time.sleep(0.5)
+    pytest.fail("the service did not become healthy")
+
+
 @pytest.mark.timeout(400)
 def test_the_yaml_file_serves_http_and_grpc(tmp_path: Path) -> None:
     path, http_port, grpc_port = configuration(tmp_path)
-    with running([str(BIN / "serve"), "run", str(path)], ready=READY):
-        body = {"prompt": "2 + 3 =", "max_tokens": 4}
-        answer = httpx.post(f"http://127.0.0.1:{http_port}/v1/completions", json=body, timeout=60).json()
+    with running([str(BIN / "serve"), "run", str(path)], ready="Submitted deploy config"):
+        wait_until_healthy(http_port)
+        answer = httpx.post(f"http://127.0.0.1:{http_port}/v1/completions", json=BODY, timeout=60).json()
         assert answer["usage"]["completion_tokens"] <= 4
         with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
             response = GenerationStub(channel).Generate(
                 pb.GenerateRequest(text="2 + 3 =", sampling=pb.Sampling(max_tokens=4))
             )
         assert response.choices[0].text == answer["choices"][0]["text"]
+
+
+@pytest.mark.timeout(400)
+def test_the_builder_serves_http() -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 8000)) == 0:
+            pytest.skip("`serve run` with a builder listens on port 8000, which is in use")
+    settings = ["models=small=engine/checkpoints/lacuna-tiny-llada", "graceful_shutdown_timeout_s=2"]
+    with running([str(BIN / "serve"), "run", "deployments.app:build_app", *settings], ready="is ready at"):
+        answer = httpx.post("http://127.0.0.1:8000/v1/completions", json=BODY, timeout=60).json()
+        assert answer["model"] == "small"
+        assert answer["usage"]["completion_tokens"] <= 4
 
 
 def test_a_wrong_setting_is_refused_with_what_is_allowed() -> None:

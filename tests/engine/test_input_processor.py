@@ -76,7 +76,7 @@ def test_the_longest_canvas_fits() -> None:
         ({"stop_token_ids": set(range(MAX_STOP_IDS))}, "stop_token_ids", str(MAX_STOP_IDS)),
     ],
 )
-def test_wrong_stops(sampling: dict[str, object], param: str, says: str) -> None:
+def test_wrong_stops(sampling: dict[str, Any], param: str, says: str) -> None:
     with pytest.raises(InvalidRequestError, match=says) as caught:
         process(**sampling)
     assert caught.value.param == param

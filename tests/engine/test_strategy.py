@@ -109,3 +109,17 @@ def test_every_choice_of_a_model_is_described() -> None:
     assert len(describe_strategies()) == len(DECODERS) + len(CACHE_POLICIES)
     json.dumps(described)
     assert all(item["summary"] and item["source"] and item["schema"] for item in described)
+
+
+@pytest.mark.parametrize(("name", "value"), [("threshold", "0.5"), ("threshold", True), ("steps", 2.5), ("steps", True)])
+def test_a_knob_takes_numbers_only(name: str, value: object) -> None:
+    decoder = "threshold" if name == "threshold" else "low_confidence"
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_strategy({"decoder": decoder, name: value}, LLADA)
+    assert caught.value.param == name
+
+
+def test_a_whole_float_is_a_whole_number() -> None:
+    """Protobuf's Struct knows one kind of number."""
+    strategy = parse_strategy({"decoder": "low_confidence", "steps": 8.0}, LLADA)
+    assert strategy.decoder_knobs()["steps"] == 8

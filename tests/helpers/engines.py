@@ -187,14 +187,15 @@ def scripted(
 
 def load(folder: Path, **options: Any) -> LLMEngine:
     """An engine over a checkpoint; ``options`` are those of EngineConfig."""
-    return LLMEngine.from_pretrained(folder, EngineConfig(**({"max_model_len": 64, "device": "cpu"} | options)))
+    settings: dict[str, Any] = {"max_model_len": 64, "device": "cpu"} | options
+    return LLMEngine.from_pretrained(folder, EngineConfig(**settings))
 
 
 def make_request(
     request_id: str, prompt: str | Sequence[int], engine: LLMEngine | None = None, **options: Any
 ) -> GenerationRequest:
     """A request; ``options`` are those of SamplingParams and GenerationRequest, ``strategy`` a mapping."""
-    own = {name: options.pop(name) for name in ("priority", "stream") if name in options}
+    own: dict[str, Any] = {name: options.pop(name) for name in ("priority", "stream") if name in options}
     strategy = options.pop("strategy", None)
     if strategy is not None:
         assert engine is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ NEIGHBOURHOOD = {"prefix_look": 3.0, "after_look": 2.0, "warmup_steps": 2.0, "re
 
 
 def progress_of(*states: State, knobs: Mapping[str, float] = NEIGHBOURHOOD) -> Progress:
-    columns = {
+    columns: dict[str, Any] = {
         name: np.array([getattr(state, name) for state in states], np.bool_ if name == "refreshed" else np.int64)
         for name in State.__dataclass_fields__
     }

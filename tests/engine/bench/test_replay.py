@@ -45,17 +45,18 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     file.write_text(json.dumps(case))
 
 
+@pytest.mark.timeout(600)  # a minute of processor time at most, but the machine may be busy
 def test_every_recording_in_the_repository_is_reproduced(command: Command) -> None:
     code, summary = command(GOLDENS)
-    failed = [case for kind in summary.values() if kind is not True for case in kind["cases"] if case["required"]]
-    assert [case for case in failed if case["status"] == "failed"] == []
+    cases = [case for name, kind in summary.items() if name != "ok" for case in kind["cases"] if case["required"]]
+    assert [case for case in cases if case["status"] == "failed"] == []
     assert code == EXIT_OK
     assert summary["ok"] is True
     assert summary["fastdllm"]["passed"] == num_required(GOLDENS / "fastdllm" / "cases")
     assert summary["sdar"]["passed"] == num_runs(GOLDENS / "sdar" / "cases") + 12
-    assert summary["fastdllm"]["not_supported"] == summary["sdar"]["not_supported"] == 0
-    assert summary["dinfer_decoders"]["passed"] == 25
-    assert summary["dinfer_e2e"]["passed"] == 5
+    for kind in ("fastdllm", "sdar", "dinfer_decoders"):
+        assert summary[kind]["not_supported"] == 0
+    assert summary["dinfer_e2e"]["passed"] >= 20
 
 
 def num_required(cases: Path) -> int:
@@ -163,7 +164,7 @@ def test_filter_and_json_file(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "summary.json"
     code, summary = command(GOLDENS, "--filter", "dinfer_decoders/fixed_00*", "--json", file)
     assert code == EXIT_OK
-    assert {case["id"] for case in summary["dinfer_decoders"]["cases"]} == {f"fixed_00{n}" for n in (0, 2, 4, 6, 8)}
+    assert {case["id"] for case in summary["dinfer_decoders"]["cases"]} == {f"fixed_00{n}" for n in (0, 4)}
     assert json.loads(file.read_text()) == summary
 
 

@@ -15,7 +15,8 @@ FIVE = [0.1, 0.5, 0.3, 0.5, 0.2]
 def counts(num_masked: int, steps: int, *, name: str = "low_confidence", width: int = 12) -> list[int]:
     """Positions filled at each step until no mask is left."""
     masked = [i >= width - num_masked for i in range(width)]
-    sequence, state = [], {"initial_masks": 0}
+    sequence: list[int] = []
+    state = {"initial_masks": 0}
     for step in range(100):
         if not any(masked):
             return sequence

@@ -52,7 +52,8 @@ def kept_by(logits: list[float], top_k: int, top_p: float) -> set[int]:
     if top_k:
         order = [i for i in order if logits[i] >= logits[order[min(top_k, len(order)) - 1]]]
     total = sum(math.exp(logits[i]) for i in order)
-    kept, before = set(), 0.0
+    kept: set[int] = set()
+    before = 0.0
     for i in order:
         if top_p < 1 and kept and before > top_p:
             break
@@ -164,7 +165,12 @@ def test_top_k_and_top_p_confine_the_draws() -> None:
 
 def test_rows_with_different_settings_do_not_disturb_each_other() -> None:
     logits = normal(4, 40, scale=1.0)
-    settings = [{"temperature": 0.0}, {"temperature": 2.0}, {"top_k": 3}, {"top_p": 0.3, "sampled_confidence": 1}]
+    settings: list[dict[str, float]] = [
+        {"temperature": 0.0},
+        {"temperature": 2.0},
+        {"top_k": 3},
+        {"top_p": 0.3, "sampled_confidence": 1},
+    ]
     separate = [draw(logits[i : i + 1], MASK, drawing(1, position=i, **one)) for i, one in enumerate(settings)]
     parts = [drawing(1, position=i, **one) for i, one in enumerate(settings)]
     mixed = Drawing(*(torch.cat([getattr(part, name) for part in parts]) for name in Drawing.__slots__))

@@ -78,15 +78,26 @@ def test_a_token_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_both_ways_to_compute_agree() -> None:
-    """The grouped product serves CUDA devices; on a CPU the loop does."""
     experts = Experts(HIDDEN, EXPERTS, WIDTH)
     fill(experts)
     count_E = torch.tensor([0, 3, 1, 0, 7, 2])
 
     with torch.no_grad():
+        assert experts._can_group(tokens(13))
         torch.testing.assert_close(
             experts._grouped(tokens(13), count_E), experts._one_by_one(tokens(13), count_E), atol=1e-5, rtol=1e-5
         )
+
+
+def test_widths_that_no_grouped_product_takes() -> None:
+    layer = SparseMoE(HIDDEN, EXPERTS, 7, SoftmaxRouting(experts_per_token=2))
+    fill(layer)
+    x_TD = tokens(9)
+
+    with torch.no_grad():
+        assert not layer.experts._can_group(x_TD)
+        expected = written_out(layer.experts, x_TD, layer.gate(x_TD))
+        torch.testing.assert_close(layer(x_TD).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_reach_the_experts_in_use_and_the_router() -> None:
