@@ -3,7 +3,8 @@
 Serve's proxy forgets a stream whose client goes while a chunk is being written: the replica is then never told, and the
 engine works to the end of the request. Clients mostly go right after they have read a chunk, so this is the usual
 case. Streams are therefore read by a task of their own, which always waits for the next chunk and is cancelled there,
-where Serve does pass the cancellation on.
+where Serve does pass the cancellation on. Such a task may outlive its call by a moment, so it sees the call through
+``CallContext``.
 """
 
 from __future__ import annotations
@@ -32,18 +33,40 @@ def add_health_servicer(servicer: Any, server: Any) -> None:
         add_HealthServicer_to_server(servicer, server)
 
 
+class CallContext:
+    """A call's context that may still be asked for the client's address when the call is over.
+
+    gRPC reads the address from the call itself, whose memory is freed by then. Everything else lies in the context.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._peer = context.peer()
+
+    def peer(self) -> str:
+        """The client's address."""
+        return str(self._peer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
 def cancellable(handler: StreamHandler) -> StreamHandler:
-    """The same stream; closing or cancelling it, wherever it is, cancels ``handler`` while that waits."""
+    """The same stream; closing or cancelling it, wherever it is, cancels ``handler`` while that waits.
+
+    A call that is cancelled while it waits for a chunk lasts until the handler has ended.
+    """
 
     async def stream(request: Any, context: Any) -> AsyncGenerator[bytes]:
         chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
-        reader = asyncio.create_task(_read(handler(request, context), chunks))
+        reader = asyncio.create_task(_read(handler(request, CallContext(context)), chunks))
         try:
             while (chunk := await chunks.get()) is not None:
                 yield chunk
             await reader
         finally:
             reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
 
     return stream
 

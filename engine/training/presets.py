@@ -69,11 +69,11 @@ RECIPES: dict[str, Recipe] = {
             Stage(
                 1.0,
                 (
-                    Share(AUTOREGRESSIVE_AFTER_PROMPT, 0.15),
-                    Share(BLOCKS_AFTER_PROMPT, 0.2),
-                    Share(Canvas(8), 0.4),
-                    Share(Canvas(32), 0.15),
-                    Share(Canvas(None), 0.1),
+                    Share(AUTOREGRESSIVE_AFTER_PROMPT, 0.05),
+                    Share(BLOCKS_AFTER_PROMPT, 0.15),
+                    Share(Canvas(8), 0.45),
+                    Share(Canvas(32), 0.2),
+                    Share(Canvas(None), 0.15),
                 ),
                 0.6,
             ),

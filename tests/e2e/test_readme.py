@@ -1,7 +1,8 @@
 """README.md's examples, run as they stand.
 
 A fenced block is run when the line before it is `<!-- test: KIND -->`: `http`, `openai` and `grpc` blocks talk to a
-running server, `offline` and `cli` blocks need none. Blocks of `python` and of `bash`/`sh`/`console` are run; `$ ` prompts are dropped.
+running server, `offline` and `cli` blocks need none. Blocks of `python` and of `bash`, `sh` or `console` are run,
+without `$ ` prompts.
 """
 
 from __future__ import annotations

@@ -111,7 +111,9 @@ def test_every_choice_of_a_model_is_described() -> None:
     assert all(item["summary"] and item["source"] and item["schema"] for item in described)
 
 
-@pytest.mark.parametrize(("name", "value"), [("threshold", "0.5"), ("threshold", True), ("steps", 2.5), ("steps", True)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("threshold", "0.5"), ("threshold", True), ("steps", 2.5), ("steps", True)]
+)
 def test_a_knob_takes_numbers_only(name: str, value: object) -> None:
     decoder = "threshold" if name == "threshold" else "low_confidence"
     with pytest.raises(InvalidRequestError) as caught:

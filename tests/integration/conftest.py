@@ -26,6 +26,7 @@ from protos import generation_pb2_grpc
 from tests.ports import free_port
 
 SLOTS = 16
+QUEUE_DEPTH = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def service() -> Iterator[Service]:
     config = AppConfig.parse(
         {
             "models": [{"id": name, "engine": {"max_num_seqs": SLOTS}} for name in EMBEDDED_MODELS],
-            "max_queue_depth": 64,
+            "max_queue_depth": QUEUE_DEPTH,
             "keepalive_s": 1.0,
             "graceful_shutdown_timeout_s": 2,
             "graceful_shutdown_wait_loop_s": 0.1,

@@ -56,7 +56,7 @@ def test_every_recording_in_the_repository_is_reproduced(command: Command) -> No
     assert summary["sdar"]["passed"] == num_runs(GOLDENS / "sdar" / "cases") + 12
     for kind in ("fastdllm", "sdar", "dinfer_decoders"):
         assert summary[kind]["not_supported"] == 0
-    assert summary["dinfer_e2e"]["passed"] >= 20
+    assert summary["dinfer_e2e"]["passed"] >= 19
 
 
 def num_required(cases: Path) -> int:

@@ -61,8 +61,8 @@ def test_a_wrong_tensor_is_found_without_loading(tmp_path: Path) -> None:
     report = inspect_checkpoint(folder)
 
     assert report.problem is not None
-    assert "config.json implies" in report.problem
-    assert "implies [8]" in " ".join(report.to_text(width=200).split())
+    assert "self_attn.q_proj.weight has shape [64, 32], config.json implies [32, 32]" in report.problem
+    assert "implies [32, 32]" in " ".join(report.to_text(width=300).split())
 
 
 def test_damaged_weights_are_a_problem_of_the_report(tmp_path: Path) -> None:
