@@ -6,16 +6,23 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from engine.errors import ConfigError
+from engine.models.llada import LLaDAModel
 from engine.models.loader import save_model
+from engine.models.sdar import SDARModel
 from engine.models.spec import DiffusionLM
+from engine.training.adapt import fold_into_llada
 from engine.training.families import Family
 from engine.training.tokenizer import save_tokenizer
+
+SDAR_ARCHITECTURE = "SDARForCausalLM"
 
 
 def save_checkpoint(
@@ -40,13 +47,31 @@ def save_checkpoint(
     shutil.rmtree(retired, ignore_errors=True)
 
 
+def start_from(folder: Path, model: DiffusionLM, tokenizer: Tokenizer) -> None:
+    """Fill ``model`` from a checkpoint of its own family, or LLaDA from one of SDAR's with the same shape."""
+    architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
+    if architecture == model.spec.architecture:
+        load_weights(model, folder)
+    elif isinstance(model, LLaDAModel) and architecture == SDAR_ARCHITECTURE:
+        source = SDARModel(replace(model.spec, architecture=architecture, attention="block_causal"))
+        load_weights(source, folder)
+        fold_into_llada(source, model, tokenizer)
+    else:
+        message = f"A {model.spec.architecture} network cannot start from {folder}, which holds a {architecture}."
+        raise ConfigError(message, "initial")
+
+
 @torch.no_grad()
 def load_weights(model: DiffusionLM, folder: Path) -> None:
-    """Fill ``model`` from a checkpoint that :func:`save_checkpoint` wrote."""
+    """Fill ``model`` from the checkpoint's single shard; ConfigError when the shapes differ."""
     stored = load_file(folder / "model.safetensors")
     parameters = dict(model.named_parameters())
     for tensor in model.checkpoint_tensors():
-        parameters[tensor.parameter][tensor.start : tensor.end].copy_(stored[tensor.name])
+        target = parameters[tensor.parameter][tensor.start : tensor.end]
+        if tensor.name not in stored or stored[tensor.name].shape != target.shape:
+            message = f"{folder} does not fit the recipe: {tensor.name} should have the shape {list(target.shape)}."
+            raise ConfigError(message, "initial")
+        target.copy_(stored[tensor.name])
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:

@@ -49,6 +49,7 @@ def llada_config(spec: ModelSpec) -> dict[str, object]:
         "max_sequence_length": spec.max_position_embeddings,
         "vocab_size": spec.vocab_size,
         "embedding_size": spec.vocab_size,
+        "block_size": spec.block_length,
         "mask_token_id": spec.mask_token_id,
         "eos_token_id": end,
         "pad_token_id": end,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from engine.training.noise import Blocks, Canvas, Objective
@@ -32,11 +32,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Shape of a network and how it is trained."""
+    """Shape of a network and how it is trained. ``initial`` names the embedded checkpoint it starts from.
+
+    ``block_length`` is the default of the checkpoint, and that of the validations.
+    """
 
     family: Literal["llada", "sdar"]
     stages: tuple[Stage, ...]
     block_length: int
+    initial: str | None = None
     hidden_size: int = 256
     intermediate_size: int = 448
     num_layers: int = 5
@@ -49,7 +53,21 @@ class Recipe:
     adam_rate: float = 0.004
     warmup_steps: int = 50
     decay_from: float = 0.55
-    steps: int = 9000
+    steps: int = 3600
+
+
+def describe(recipe: Recipe) -> dict[str, object]:
+    """The recipe as JSON values; objectives as they are written in code."""
+    stages = [
+        {
+            "until": stage.until,
+            "rate": stage.rate,
+            "mixture": {repr(share.objective): share.weight for share in stage.mixture},
+        }
+        for stage in recipe.stages
+    ]
+    plain = {field.name: getattr(recipe, field.name) for field in fields(recipe) if field.name != "stages"}
+    return plain | {"stages": stages}
 
 
 RECIPES: dict[str, Recipe] = {
@@ -65,6 +83,7 @@ RECIPES: dict[str, Recipe] = {
     "tiny-llada": Recipe(
         family="llada",
         block_length=8,
+        initial="lacuna-tiny-sdar",
         stages=(
             Stage(
                 1.0,

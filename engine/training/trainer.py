@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,19 +16,20 @@ from tokenizers import Tokenizer
 from engine.errors import ConfigError
 from engine.evaluation.tasks.table import DATA_VERSION
 from engine.training.batches import Batch, Batcher
-from engine.training.checkpoint import load_weights, save_checkpoint
+from engine.training.checkpoint import save_checkpoint, start_from
 from engine.training.data import SpecialIds, encoded_samples
 from engine.training.families import FAMILIES, Family
 from engine.training.initialise import initialise
 from engine.training.machine import bfloat16_is_faster, has_compiler
 from engine.training.network import batch_loss, compiled_hidden_states, hidden_states, recipe_spec
 from engine.training.optim import Optimiser
-from engine.training.presets import RECIPES, Recipe
+from engine.training.presets import RECIPES, Recipe, describe
 from engine.training.schedule import Budget, Schedule
 from engine.training.tokenizer import train_tokenizer
 from engine.training.validation import ReferenceDecoder, Score, validate
 
 TOKENIZER_SEED = 0
+EMBEDDED = Path(__file__).parents[1] / "checkpoints"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +37,10 @@ class TrainConfig:
     """What to train and how long.
 
     ``time_budget_minutes`` (wall clock) replaces the recipe's number of steps: the schedule then follows the elapsed
-    fraction of it; with ``steps`` given as well, whichever is further. ``initial`` is a checkpoint folder to go on
-    from. ``compile`` fuses the network with torch.compile, which needs a C++ compiler and two minutes, and doubles
-    the speed on a CPU; ``bfloat16`` computes products in bfloat16 over float32 weights. None: where it pays.
+    fraction of it; with ``steps`` given as well, whichever is further. ``initial`` is a checkpoint folder to start
+    from, of the same family or, for LLaDA, of an SDAR network of the same shape; None: what the recipe says.
+    ``compile`` fuses the network with torch.compile, which needs a C++ compiler and two minutes, and doubles the speed
+    on a CPU; ``bfloat16`` computes products in bfloat16 over float32 weights. None: where it pays.
     """
 
     preset: str
@@ -61,16 +64,23 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """State of a running training; ``loss`` is the mean since the last report (None in a report that carries
-    ``accuracy``, the share of right answers per kind after a validation)."""
+    """State of a running training. ``loss`` and ``tokens_per_s`` are means over the last interval of reports;
+    ``accuracy`` is the share of right answers per kind, present when a validation just ended."""
 
     step: int
     fraction: float
-    loss: float | None
+    loss: float
     samples: int
-    tokens_per_s: float | None
+    tokens_per_s: float
     elapsed_s: float
     accuracy: dict[str, float] | None = None
+
+
+class Interval(NamedTuple):
+    """Means between two reports."""
+
+    loss: float
+    tokens_per_s: float
 
 
 def train(config: TrainConfig, on_progress: Callable[[TrainProgress], None]) -> Path:
@@ -89,6 +99,7 @@ class Trainer:
         self._recipe = recipe
         self._on_progress = on_progress
         self._family: Family = FAMILIES[recipe.family]
+        self._initial = config.initial or (EMBEDDED / recipe.initial if recipe.initial else None)
         self._tokenizer = self._make_tokenizer()
         self._ids = SpecialIds.of(self._tokenizer)
         self._model = self._family.build(recipe_spec(recipe, self._family, self._ids))
@@ -98,6 +109,7 @@ class Trainer:
         compiled = has_compiler() if config.compile is None else config.compile
         self._compute_hidden = compiled_hidden_states() if compiled else hidden_states
         self._schedule = Schedule(recipe, config.budget(recipe))
+        self._interval = Interval(float("nan"), 0.0)
         self._samples = 0
 
     def run(self) -> None:
@@ -111,8 +123,9 @@ class Trainer:
             tokens += batch.tokens_RN.numel()
             finished = self._schedule.finished
             if finished or report_due:
-                self._report(loss=sum(losses) / len(losses), tokens_per_s=tokens / report_due.restart())
+                self._interval = Interval(sum(losses) / len(losses), tokens / report_due.restart())
                 losses, tokens = [], 0
+                self._report()
             if finished or validation_due:
                 self._checkpoint()
                 validation_due.restart()
@@ -143,18 +156,13 @@ class Trainer:
         self._report(accuracy={kind: score.accuracy for kind, score in scores.items()})
         save_checkpoint(self._config.output, self._model, self._family, self._tokenizer, self._record(scores))
 
-    def _report(
-        self,
-        loss: float | None = None,
-        tokens_per_s: float | None = None,
-        accuracy: dict[str, float] | None = None,
-    ) -> None:
+    def _report(self, accuracy: dict[str, float] | None = None) -> None:
         progress = TrainProgress(
             step=self._schedule.step,
             fraction=self._schedule.fraction,
-            loss=loss,
+            loss=self._interval.loss,
             samples=self._samples,
-            tokens_per_s=tokens_per_s,
+            tokens_per_s=self._interval.tokens_per_s,
             elapsed_s=self._schedule.elapsed_s,
             accuracy=accuracy,
         )
@@ -168,23 +176,23 @@ class Trainer:
         return {
             "preset": self._config.preset,
             "seed": self._config.seed,
-            "initial": None if self._config.initial is None else self._config.initial.name,
+            "initial": self._initial.name if self._initial else None,
             "data_version": DATA_VERSION,
             "steps": self._schedule.step,
             "samples": self._samples,
             "minutes": round(self._schedule.elapsed_s / 60, 1),
-            "recipe": json.loads(json.dumps(asdict(self._recipe), default=repr)),
+            "recipe": describe(self._recipe),
             "held_out_accuracy": {kind: f"{score.right}/{score.total}" for kind, score in scores.items()},
         }
 
     def _make_tokenizer(self) -> Tokenizer:
-        if self._config.initial is not None:
-            return Tokenizer.from_file(str(self._config.initial / "tokenizer.json"))
+        if self._initial is not None:
+            return Tokenizer.from_file(str(self._initial / "tokenizer.json"))
         return train_tokenizer(self._recipe.vocab_size, TOKENIZER_SEED, self._recipe.tokenizer_samples)
 
     def _fill_weights(self) -> None:
-        if self._config.initial is not None:
-            load_weights(self._model, self._config.initial)
+        if self._initial is not None:
+            start_from(self._initial, self._model, self._tokenizer)
         else:
             initialise(self._model, self._family, torch.Generator().manual_seed(self._config.seed))
 

@@ -1,0 +1,89 @@
+"""Start a LLaDA network from a trained SDAR network of the same shape.
+
+Both are the same transformer but for one thing: SDAR divides each query and key head by its root mean square. That norm
+varies little from token to token, so its mean, measured on a few samples, is folded into the projections together with
+the norm's weights. What the network knows survives; the full-attention objective then takes a short training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from engine.models.llada import LLaDAModel
+from engine.models.sdar import SDARModel
+from engine.models.transformer import TransformerLayer
+from engine.training.batches import ROW_LENGTHS, collate
+from engine.training.data import SpecialIds, encoded_samples
+from engine.training.network import hidden_states
+from engine.training.noise import Blocks
+
+SAMPLES = 64
+LENGTH = max(ROW_LENGTHS)
+PARTS = ("q_norm", "k_norm")
+"""Norms of the first and second part of the packed query/key/value projection."""
+
+
+class NormPlace(NamedTuple):
+    """One of the norms of a layer."""
+
+    layer: int
+    norm: str
+
+
+@torch.no_grad()
+def fold_into_llada(source: SDARModel, target: LLaDAModel, tokenizer: Tokenizer) -> None:
+    """Fill ``target`` from ``source``."""
+    parameters = dict(source.named_parameters())
+    for name, parameter in target.named_parameters():
+        parameter.copy_(parameters[name])
+    scales = _mean_scales(source, tokenizer)
+    for index, layer in enumerate(target.layers):
+        assert isinstance(layer, TransformerLayer)
+        projection = layer.self_attn.qkv_proj
+        for norm, (start, end) in zip(PARTS, projection.rows[:2], strict=True):
+            weight_D = parameters[f"layers.{index}.self_attn.{norm}.weight"]
+            rows_HD = scales[NormPlace(index, norm)][:, None] * weight_D[None, :]
+            projection.weight[start:end] *= rows_HD.reshape(-1, 1)
+
+
+def _mean_scales(model: SDARModel, tokenizer: Tokenizer) -> dict[NormPlace, Tensor]:
+    """Mean of 1 / root mean square ``[H]`` of each head, over clean and noised tokens."""
+    ids = SpecialIds.of(tokenizer)
+    rng = np.random.default_rng(0)
+    rows = [Blocks(4).row(sample, ids.mask, ids.end, rng) for sample in islice(encoded_samples(tokenizer, 0), SAMPLES)]
+    batch = collate([row for row in rows if len(row) <= LENGTH], LENGTH, ids.end)
+    real_T = (batch.mask_R1NN.sum(-1) > 1).flatten()
+    with _recorded_inputs(model) as inputs:
+        hidden_states(model, batch.tokens_RN, batch.positions_RN, batch.mask_R1NN)
+    return {place: x_THD[real_T].square().mean(-1).rsqrt().mean(0) for place, x_THD in inputs.items()}
+
+
+@contextmanager
+def _recorded_inputs(model: SDARModel) -> Iterator[dict[NormPlace, Tensor]]:
+    """Inputs ``[T, H, D]`` of the norms of queries and keys in the next forward."""
+    inputs: dict[NormPlace, Tensor] = {}
+
+    def recorder(place: NormPlace) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def record(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            inputs[place] = arguments[0]
+
+        return record
+
+    handles = [
+        getattr(layer.self_attn, norm).register_forward_pre_hook(recorder(NormPlace(index, norm)))
+        for index, layer in enumerate(model.layers)
+        for norm in PARTS
+    ]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()
