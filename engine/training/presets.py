@@ -98,5 +98,6 @@ RECIPES: dict[str, Recipe] = {
             ),
         ),
         decay_from=0.15,
+        steps=800,
     ),
 }

@@ -102,7 +102,7 @@ def test_stop_texts_end_the_answer_before_them(client: openai.OpenAI, *, stream:
 
 @pytest.mark.parametrize("model", EMBEDDED_MODELS)
 def test_seeds_reproduce(client: openai.OpenAI, model: str) -> None:
-    drawn: dict[str, Any] = {"temperature": 1.5, "extra_body": {"ignore_eos": True}}
+    drawn: dict[str, Any] = {"temperature": 5.0, "extra_body": {"ignore_eos": True}}
     first, again, other = (ask(client, model, seed=seed, **drawn).choices[0].message.content for seed in (7, 7, 8))
     assert first == again
     assert first != other
