@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
@@ -15,11 +16,28 @@ from deployments.streams import until
 from engine.async_engine import AsyncEngine
 from engine.errors import InvalidRequestError, LacunaError
 from engine.llm_engine import LLMEngine
+from engine.models.loader import LoadProgress
 from engine.outputs import CanvasStep
 from engine.sequence import GenerationRequest
 from engine.strategy import SHARED_OPTIONS, Strategy
 
 logger = logging.getLogger(__name__)
+
+
+class LoadLog:
+    """Logs the loading of weights at every tenth of the way."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._started_s = time.monotonic()
+        self._tenths = 0
+
+    def __call__(self, progress: LoadProgress) -> None:
+        tenths = 10 * progress.loaded_bytes // max(progress.total_bytes, 1)
+        if tenths > self._tenths:
+            self._tenths = tenths
+            rate = progress.loaded_bytes / 1e9 / max(time.monotonic() - self._started_s, 1e-6)
+            logger.info("loading %s: %d %% (%.2f GB/s)", self._model, 10 * tenths, rate)
 
 
 class EngineReplica:
@@ -31,7 +49,9 @@ class EngineReplica:
 
     def __init__(self, model: ModelConfig) -> None:
         self.model = model
-        self.engine = AsyncEngine(LLMEngine.from_pretrained(model.checkpoint(), model.engine_config()))
+        self.engine = AsyncEngine(
+            LLMEngine.from_pretrained(model.checkpoint(), model.engine_config(), LoadLog(model.id))
+        )
         self.default_strategy = self._strategy({})
         self.engine.start()
 

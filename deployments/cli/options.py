@@ -66,14 +66,28 @@ def checked(make: Callable[..., T], **fields: object) -> T:
 
 
 def load_engine(model: str, device: str = "auto", dtype: str = "auto", threads: int = 0, slots: int = 1) -> LLMEngine:
-    """The engine of a checkpoint, with a log line only where something is unusual."""
+    """The engine of a checkpoint; a progress bar on stderr while large weights load."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     from engine.config import parse_engine_config
     from engine.llm_engine import LLMEngine
 
     config = parse_engine_config(
         {"device": device, "dtype": dtype, "num_threads": threads or None, "max_num_seqs": slots}
     )
-    return LLMEngine.from_pretrained(resolve_checkpoint(model), config)
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("loading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console, transient=True
+    )
+    bar.disable = not console.is_terminal
+    with bar:
+        task = bar.add_task("loading", total=None)
+        return LLMEngine.from_pretrained(
+            resolve_checkpoint(model),
+            config,
+            lambda progress: bar.update(task, completed=progress.loaded_bytes, total=progress.total_bytes),
+        )
 
 
 def _value(text: str) -> object:

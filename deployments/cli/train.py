@@ -24,14 +24,17 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", show_default="the recipe's", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Seed of data, noise and initial weights.")] = 0,
     initial: Annotated[
-        Path | None, typer.Option(help="Checkpoint to go on from.", show_default="random weights")
+        Path | None, typer.Option(help="Checkpoint to go on from.", show_default="random; tiny-llada: lacuna-tiny-sdar")
     ] = None,
     compile_: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Fuse the network with torch.compile.")
     ] = True,
     threads: Annotated[int, typer.Option(help="Threads of one torch operation.", min=1)] = 1,
 ) -> None:
-    """Train a small model from scratch on the built-in tasks and save it in its family's published layout."""
+    """Train a small model on the built-in tasks and save it in its family's published layout.
+
+    tiny-sdar starts from random weights, tiny-llada from an SDAR checkpoint whose QK norm is folded away.
+    """
     import torch
 
     from engine.training.presets import RECIPES

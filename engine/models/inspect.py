@@ -20,6 +20,7 @@ from engine.models.loader import build_model, check_weights
 from engine.models.registry import read_architecture
 from engine.models.spec import ModelSpec
 from engine.models.weight_files import WeightFiles, read_weight_files
+from engine.strategy import DEFAULTS
 from engine.tokenizer import TOKENIZER_FILES
 
 KV_BYTES = 4
@@ -52,6 +53,7 @@ class CheckpointReport:
     kv_bytes_per_1k: int
     facts: Mapping[str, Fact]
     cache_policies: tuple[str, ...]
+    default_strategy: str
     has_tokenizer: bool
 
     @property
@@ -90,7 +92,8 @@ class CheckpointReport:
         lines += [(name.replace("_", " "), fact.value, fact.source) for name, fact in self.facts.items()]
         if self.supported:
             lines.append(("K/V of 1000 positions", _size(self.kv_bytes_per_1k), "float32; half of it in bfloat16"))
-            lines.append(("cache policies", ", ".join(self.cache_policies), ""))
+            lines.append(("cache policies", ", ".join(self.cache_policies), "decoders: all of `lacuna strategies`"))
+            lines.append(("default strategy", self.default_strategy, "of requests that name none"))
         return lines
 
 
@@ -120,6 +123,7 @@ def inspect_checkpoint(path: str | Path, config: EngineConfig | None = None) -> 
         kv_bytes_per_1k=kv_bytes(spec, 1000) if spec is not None else 0,
         facts=_facts(checkpoint) if checkpoint is not None else {},
         cache_policies=suitable_cache_policies(spec) if spec is not None else (),
+        default_strategy=" + ".join(DEFAULTS[spec.attention]) if spec is not None else "",
         has_tokenizer=any((folder / name).exists() for name in TOKENIZER_FILES),
     )
 

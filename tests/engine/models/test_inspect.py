@@ -27,6 +27,7 @@ def test_numbers_come_from_the_headers(tmp_path: Path) -> None:
     assert report.kv_bytes_per_1k == 1000 * 2 * 2 * 2 * 16 * 4  # K and V, layers, K/V heads, head dimension, bytes
     assert "block" in report.cache_policies
     assert "dual" not in report.cache_policies
+    assert report.default_strategy == "low_confidence_dynamic + block"
     assert not report.has_tokenizer
 
 
