@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.bench.goldens.case import Case, GenerationCase, Row, RowRun, UnreadableCase, first_difference
 from engine.bench.goldens.complaints import complaint
 from engine.bench.goldens.dinfer_runs import Recording, RowRecording, rows_of, strategy_options
+from engine.bench.goldens.forwards import forward_cases
 from engine.bench.goldens.lockstep import block_bounds, lock_step
 from engine.bench.goldens.results import MODES, Mode
 from engine.sampling_params import SamplingParams
@@ -113,6 +114,8 @@ def load(folder: Path) -> Iterator[Case]:
     except (ValueError, OSError) as error:
         yield UnreadableCase(DinferCase.kind, folder.name, complaint(error))
         return
+    mask_id = next((value for entry in recordings.cases if isinstance(value := entry.get("mask_id"), int)), None)
+    yield from forward_cases(folder, mask_id)
     for number, entry in enumerate(recordings.cases):
         try:
             yield DinferCase(folder, Recording.model_validate(entry), tensors)

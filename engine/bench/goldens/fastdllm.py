@@ -9,6 +9,7 @@ from engine.bench.goldens import fastdllm_dream, fastdllm_llada
 from engine.bench.goldens.case import Case, GenerationCase, Row, RowRun, UnreadableCase, first_difference
 from engine.bench.goldens.complaints import complaint
 from engine.bench.goldens.fastdllm_recording import Draws, Expression, Recording
+from engine.bench.goldens.forwards import forward_cases
 from engine.bench.goldens.lockstep import block_bounds, lock_step
 from engine.bench.goldens.results import MODES, Mode, NotSupportedError
 
@@ -85,7 +86,8 @@ class FastDllmCase(GenerationCase):
 
 
 def load(folder: Path) -> Iterator[Case]:
-    """Every case file of a folder."""
+    """Every case file of a folder, and the recorded forwards of its checkpoints."""
+    yield from forward_cases(folder / "checkpoints")
     for file in sorted((folder / "cases").glob("*.json")):
         try:
             yield FastDllmCase(folder, Recording.model_validate_json(file.read_bytes()))

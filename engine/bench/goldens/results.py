@@ -14,6 +14,9 @@ Status = Literal["passed", "failed", "not_supported"]
 MODES: tuple[Mode, ...] = ("parity", "default")
 """parity repeats the references' extra forwards; default runs the engine as it serves."""
 
+FORWARDS = "forwards"
+"""The kind of recorded forwards of networks, which lie beside recorded generations."""
+
 
 class NotSupportedError(Exception):
     """The engine has nothing that corresponds to the recording; the message says what is missing."""
@@ -95,8 +98,13 @@ def group_by_kind(results: Iterable[CaseResult]) -> list[KindReport]:
 
 
 def idle_folders(reports: Sequence[KindReport], folders: Iterable[Path]) -> list[Path]:
-    """Those of ``folders`` in and below which no required case passed: nothing passes by being absent."""
-    passed = {Path(r.folder) for report in reports for r in report.results if r.required and r.status == "passed"}
+    """Those of ``folders`` in and below which no required case passed: nothing passes by being absent.
+
+    A network's forward is no replay of a generation: it does not count where there are others.
+    """
+    results = [result for report in reports for result in report.results]
+    counted = [result for result in results if result.kind != FORWARDS] or results
+    passed = {Path(result.folder) for result in counted if result.required and result.status == "passed"}
     return [folder for folder in folders if not any(place.is_relative_to(folder) for place in passed)]
 
 

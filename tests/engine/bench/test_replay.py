@@ -57,6 +57,7 @@ def test_every_recording_in_the_repository_is_reproduced(command: Command) -> No
     for kind in ("fastdllm", "sdar", "dinfer_decoders"):
         assert summary[kind]["not_supported"] == 0
     assert summary["dinfer_e2e"]["passed"] >= 19
+    assert summary["forwards"]["passed"] >= 6
 
 
 def num_required(cases: Path) -> int:
