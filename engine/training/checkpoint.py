@@ -67,7 +67,7 @@ def load_weights(model: DiffusionLM, folder: Path) -> None:
     stored = load_file(folder / "model.safetensors")
     parameters = dict(model.named_parameters())
     for tensor in model.checkpoint_tensors():
-        target = parameters[tensor.parameter][tensor.start : tensor.end]
+        target = tensor.view(parameters)
         if tensor.name not in stored or stored[tensor.name].shape != target.shape:
             message = f"{folder} does not fit the recipe: {tensor.name} should have the shape {list(target.shape)}."
             raise ConfigError(message, "initial")
