@@ -51,7 +51,9 @@ def shown(url: str) -> str:
 def sqlite_path(url: str) -> Path | None:
     """The file of an SQLite ledger, None for other databases."""
     parsed = parse_url(url)
-    return Path(parsed.database).expanduser() if parsed.get_backend_name() == "sqlite" and parsed.database else None
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    return Path(parsed.database.removeprefix("file:")).expanduser()
 
 
 def prepare(engine: Engine) -> None:
