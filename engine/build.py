@@ -20,6 +20,7 @@ from engine.model_runner import ModelRunner
 from engine.models.checkpoint import Checkpoint
 from engine.models.loader import LoadProgress, load_model
 from engine.models.spec import DiffusionLM, ModelSpec
+from engine.parallel import ALONE, Ranks
 from engine.registry import Registry
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
@@ -31,9 +32,43 @@ def build_core(
     max_model_len: int,
     on_progress: Callable[[LoadProgress], None] | None = None,
     decoders: Registry[Decoder] = DECODERS,
+    ranks: Ranks = ALONE,
+    executor: Callable[[ModelRunner], Executor] = LocalExecutor,
 ) -> EngineCore:
-    """Load the weights on this process's device and wire up one rank."""
+    """Load the weights on this process's device and wire up the leading rank: scheduler, plans and its own runner,
+    which ``executor`` wraps where there are others."""
+    model = _load(checkpoint, config, max_model_len, on_progress, ranks)
+    return assemble_core(model, config, max_model_len, decoders, executor)
+
+
+def build_follower(
+    checkpoint: Checkpoint,
+    config: EngineConfig,
+    max_model_len: int,
+    ranks: Ranks,
+    on_progress: Callable[[LoadProgress], None] | None = None,
+    decoders: Registry[Decoder] = DECODERS,
+) -> ModelRunner:
+    """Load this rank's part of the weights and wire up what executes the leading rank's plans."""
+    model = _load(checkpoint, config, max_model_len, on_progress, ranks)
+    return _make_runner(model, config, max_model_len, decoders)[0]
+
+
+def _load(
+    checkpoint: Checkpoint,
+    config: EngineConfig,
+    max_model_len: int,
+    on_progress: Callable[[LoadProgress], None] | None,
+    ranks: Ranks,
+) -> DiffusionLM:
     spec = checkpoint.spec
+    if ranks.layout != config.layout:
+        raise ConfigError(
+            f"tensor_parallel_size {config.tensor_parallel_size} and expert_parallel_size "
+            f"{config.expert_parallel_size} need {config.layout.world_size} ranks, and this is a rank of "
+            f"{ranks.layout.world_size}; `lacuna serve` starts as many as are needed",
+            "tensor_parallel_size",
+        )
     if spec.attention == "bidirectional" and config.max_num_batched_tokens < max_model_len:
         raise ConfigError(
             f"max_num_batched_tokens {config.max_num_batched_tokens} is smaller than max_model_len {max_model_len}: a "
@@ -42,8 +77,7 @@ def build_core(
         )
     device = resolve_device(config)
     dtype = resolve_dtype(config, device, checkpoint.weights.dtype)
-    model = load_model(checkpoint.path, spec, dtype, device, on_progress)
-    return assemble_core(model, config, max_model_len, decoders)
+    return load_model(checkpoint.path, spec, dtype, device, on_progress, ranks)
 
 
 def assemble_core(
@@ -53,21 +87,15 @@ def assemble_core(
     decoders: Registry[Decoder] = DECODERS,
     executor: Callable[[ModelRunner], Executor] = LocalExecutor,
 ) -> EngineCore:
-    """Wire up one rank around a network that has its weights; K/V get its dtype and device."""
+    """Wire up the leading rank around a network that has its weights; K/V get its dtype and device."""
     spec = model.spec
-    weight = next(model.parameters())
-    slot_len = max_model_len
-    if spec.attention == "block_causal":
-        slot_len += MAX_ALIGNED_BLOCK_LENGTH - 1
-    blocks = make_block_manager(config, weight.device, slot_len)
-    cache = _allocate_cache(spec, blocks, weight.dtype, weight.device)
+    runner, blocks = _make_runner(model, config, max_model_len, decoders)
     policies = {
         name: policy(spec.attention, fused=config.fused, lead=spec.logit_shift if config.fused else 0)
         for name in CACHE_POLICIES
         if spec.attention in (policy := CACHE_POLICIES.get(name)).patterns
     }
-    slots = SlotTable(config.max_num_seqs, slot_len, spec.mask_token_id)
-    runner = ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders)
+    slots = SlotTable(config.max_num_seqs, _slot_len(spec, max_model_len), spec.mask_token_id)
     return EngineCore(
         Scheduler(config.max_num_seqs, config.max_queue_len, blocks),
         blocks,
@@ -81,6 +109,22 @@ def assemble_core(
         ),
         executor(runner),
     )
+
+
+def _make_runner(
+    model: DiffusionLM, config: EngineConfig, max_model_len: int, decoders: Registry[Decoder]
+) -> tuple[ModelRunner, BlockManager]:
+    """The runner of a rank, and the manager of pages, which only the leading rank needs afterwards."""
+    weight = next(model.parameters())
+    slot_len = _slot_len(model.spec, max_model_len)
+    blocks = make_block_manager(config, weight.device, slot_len)
+    cache = _allocate_cache(model, blocks, weight.dtype, weight.device)
+    return ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders), blocks
+
+
+def _slot_len(spec: ModelSpec, max_model_len: int) -> int:
+    aligned = MAX_ALIGNED_BLOCK_LENGTH - 1 if spec.attention == "block_causal" else 0
+    return max_model_len + aligned
 
 
 def make_block_manager(config: EngineConfig, device: torch.device, slot_len: int) -> BlockManager:
@@ -98,13 +142,12 @@ def make_block_manager(config: EngineConfig, device: torch.device, slot_len: int
     return BlockManager(config.max_num_seqs, num_pages, page_size, slot_len)
 
 
-def _allocate_cache(spec: ModelSpec, blocks: BlockManager, dtype: torch.dtype, device: torch.device) -> KVCache:
+def _allocate_cache(model: DiffusionLM, blocks: BlockManager, dtype: torch.dtype, device: torch.device) -> KVCache:
+    spec, num_kv_heads = model.spec, model.num_kv_heads
     try:
-        return KVCache(
-            spec.num_layers, blocks.num_pages, blocks.page_size, spec.num_kv_heads, spec.head_dim, dtype, device
-        )
+        return KVCache(spec.num_layers, blocks.num_pages, blocks.page_size, num_kv_heads, spec.head_dim, dtype, device)
     except RuntimeError as error:  # what torch raises when memory cannot be had, on any device
-        position_bytes = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * dtype.itemsize
+        position_bytes = 2 * spec.num_layers * num_kv_heads * spec.head_dim * dtype.itemsize
         gib = position_bytes * blocks.num_pages * blocks.page_size / 2**30
         raise ConfigError(
             f"{gib:.1f} GiB of K/V memory cannot be allocated on {device}; lower max_num_seqs, max_model_len or "

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from engine.errors import ConfigError
+from engine.parallel import ParallelLayout
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,12 @@ class EngineConfig:
     num_threads: Annotated[
         int | None, Ge(1), Field(description="Threads of one torch operation. None: torch's own choice.")
     ] = None
+    tensor_parallel_size: Annotated[
+        int, Ge(1), Le(1024), Field(description="Ranks that share attention, dense layers and vocabulary.")
+    ] = 1
+    expert_parallel_size: Annotated[
+        int, Ge(1), Le(1024), Field(description="Ranks that share the experts of a mixture-of-experts model.")
+    ] = 1
     fused: Annotated[
         bool, Field(description="Fuse prefill and commit with denoising; off: a forward for each, as references do.")
     ] = True
@@ -85,6 +92,11 @@ class EngineConfig:
         tuple[OwnStrategy, ...], Field(description="Named strategies beside the presets of the model's family.")
     ] = ()
     seed: Annotated[int, Field(description="Seed of requests that bring none.")] = 0
+
+    @property
+    def layout(self) -> ParallelLayout:
+        """How the model is divided over ranks; ConfigError when the numbers do not fit together."""
+        return ParallelLayout(self.tensor_parallel_size, self.expert_parallel_size)
 
 
 def parse_engine_config(options: Mapping[str, object]) -> EngineConfig:

@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from engine.errors import CheckpointError, UnsupportedModelError
+from engine.errors import CheckpointError, ConfigError, UnsupportedModelError
 from engine.models.registry import model_family
 from engine.models.spec import CheckpointTensor, DiffusionLM, ModelSpec
 from engine.models.weight_files import SINGLE_FILE, STORED_DTYPES, WeightFiles, open_shard, read_weight_files
+from engine.parallel import ALONE, Ranks
 
 MAX_LISTED = 5
 
@@ -39,13 +40,14 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device | str,
     on_progress: Callable[[LoadProgress], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> DiffusionLM:
-    """Load a folder whose facts are ``spec``: in evaluation mode, without gradients.
+    """Load a folder whose facts are ``spec``: in evaluation mode, without gradients, this rank's part alone.
 
     CheckpointError names the file or tensor that is missing, unexpected, mis-shaped or damaged.
     """
     weights = read_weight_files(Path(path))
-    model = build_model(spec, weights)
+    model = build_model(spec, weights, ranks)
     targets = check_weights(model, weights)
     _allocate(model, dtype, torch.device(device))
     parameters = dict(model.named_parameters())
@@ -62,8 +64,10 @@ def load_model(
     return model.requires_grad_(False).eval()
 
 
-def build_model(spec: ModelSpec, weights: WeightFiles | None = None) -> DiffusionLM:
+def build_model(spec: ModelSpec, weights: WeightFiles | None = None, ranks: Ranks = ALONE) -> DiffusionLM:
     """The network on the meta device: shapes without storage."""
+    if ranks.layout.world_size > 1:
+        raise ConfigError("models cannot be divided over ranks yet", "tensor_parallel_size")
     if weights is not None and spec.num_layers > len(weights.tensors):
         raise CheckpointError(
             f"config.json says {spec.num_layers} layers, but the files hold {len(weights.tensors)} tensors in all",

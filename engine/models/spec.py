@@ -94,6 +94,11 @@ class DiffusionLM(nn.Module):
 
     spec: ModelSpec
 
+    @property
+    def num_kv_heads(self) -> int:
+        """Key/value heads that this rank computes and keeps."""
+        return self.spec.num_kv_heads
+
     @abstractmethod
     def embed(self, token_ids_T: Tensor) -> Tensor:
         """Token embeddings ``[T, D]``."""

@@ -1,0 +1,192 @@
+"""The ranks that share one model, which part of it each holds, and what they exchange.
+
+W ranks hold attention, dense layers and the vocabulary in ``tensor`` parts and the experts in ``expert`` parts; W is
+the larger of the two numbers. Every rank sees every token. Collectives give all ranks of a group the same bits, so
+ranks that start from equal canvases decide alike.
+
+Shape legend: G ranks of a group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engine.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of ``count`` equal parts."""
+
+    index: int = 0
+    count: int = 1
+
+    def span(self, total: int) -> tuple[int, int]:
+        """The part's half-open range of ``total`` things; where they do not divide, the first parts get one more."""
+        size, extra = divmod(total, self.count)
+        start = self.index * size + min(self.index, extra)
+        return start, start + size + (self.index < extra)
+
+
+class Group(Protocol):
+    """Ranks that exchange tensors. Every rank of it makes the same calls in the same order with equal shapes, except
+    where a method says otherwise."""
+
+    @property
+    def part(self) -> Part:
+        """Which of the group's ranks this is."""
+        ...
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Sum over the ranks. The argument may be changed in place."""
+        ...
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Every rank's tensor, in rank order: ``[G, ...]``."""
+        ...
+
+    def all_to_all(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        """Send ``sent[g]`` of the rows, which are in rank order, to rank g; returns what the others sent, in rank
+        order, ``received[g]`` rows from rank g. The numbers differ between ranks."""
+        ...
+
+
+class NoGroup:
+    """The group of a rank that is alone."""
+
+    @property
+    def part(self) -> Part:
+        return Part()
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        return tensor[None]
+
+    def all_to_all(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        assert sent == received == [len(rows)]
+        return rows
+
+
+class ProcessGroup:
+    """A group of torch.distributed, with its backend: gloo on CPUs, NCCL on CUDA devices."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self._group = group
+        self._part = Part(dist.get_rank(group), dist.get_world_size(group))
+
+    @property
+    def part(self) -> Part:
+        return self._part
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.contiguous()
+        dist.all_reduce(tensor, group=self._group)
+        return tensor
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        gathered = tensor.new_empty((self._part.count, *tensor.shape))
+        dist.all_gather(list(gathered.unbind(0)), tensor.contiguous(), group=self._group)
+        return gathered
+
+    def all_to_all(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        result = rows.new_empty((sum(received), *rows.shape[1:]))
+        dist.all_to_all_single(result, rows.contiguous(), received, sent, group=self._group)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelLayout:
+    """How a model is divided: heads, dense layers and vocabulary over ``tensor`` ranks, experts over ``expert`` ranks.
+
+    The ranks are numbered from 0 to ``world_size - 1``. Adjacent ones form a tensor group. With more expert than tensor
+    ranks, the tensor groups hold the same; with fewer, adjacent ranks share each expert, every one a part of its width.
+    """
+
+    tensor: int = 1
+    expert: int = 1
+
+    def __post_init__(self) -> None:
+        small, large = sorted((self.tensor, self.expert))
+        if small < 1 or large % small:
+            raise ConfigError(
+                f"tensor_parallel_size {self.tensor} and expert_parallel_size {self.expert}: the larger must be a "
+                "multiple of the smaller",
+                "expert_parallel_size",
+            )
+
+    @property
+    def world_size(self) -> int:
+        return max(self.tensor, self.expert)
+
+    def tensor_part(self, rank: int) -> Part:
+        """The rank's part of heads, dense layers and vocabulary."""
+        return Part(rank % self.tensor, self.tensor)
+
+    def expert_part(self, rank: int) -> Part:
+        """The rank's part of the experts."""
+        return Part(rank // (self.world_size // self.expert), self.expert)
+
+    def expert_width_part(self, rank: int) -> Part:
+        """The rank's part of the width of each of its experts."""
+        shared = self.world_size // self.expert
+        return Part(rank % shared, shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This rank's place in a layout, and its groups: ``world`` of all ranks, ``tensor`` of those that together hold one
+    copy of attention, dense layers and vocabulary."""
+
+    layout: ParallelLayout
+    world: Group
+    tensor: Group
+
+    @property
+    def rank(self) -> int:
+        return self.world.part.index
+
+    @property
+    def expert_part(self) -> Part:
+        return self.layout.expert_part(self.rank)
+
+    @property
+    def expert_width_part(self) -> Part:
+        return self.layout.expert_width_part(self.rank)
+
+
+ALONE = Ranks(ParallelLayout(), NoGroup(), NoGroup())
+"""One rank that holds everything."""
+
+
+def join(layout: ParallelLayout, rank: int, init_method: str, device: torch.device, timeout_s: float) -> Ranks:
+    """Meet the other ranks at ``init_method`` (``tcp://host:port``; rank 0 listens there) and form the groups.
+
+    A collective that waits longer than ``timeout_s`` for another rank raises RuntimeError. One world per process.
+    """
+    if layout.world_size == 1:
+        return ALONE
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=timeout_s)
+    dist.init_process_group(backend, init_method, timeout, layout.world_size, rank)
+    world = dist.group.WORLD
+    assert world is not None
+    starts = range(0, layout.world_size, layout.tensor)
+    if layout.tensor == 1:
+        return Ranks(layout, ProcessGroup(world), NoGroup())
+    members = [list(range(start, start + layout.tensor)) for start in starts]
+    groups = [world if len(members) == 1 else dist.new_group(ranks, timeout) for ranks in members]
+    return Ranks(layout, ProcessGroup(world), ProcessGroup(groups[rank // layout.tensor]))
+
+
+def leave() -> None:
+    """Give up this process's connections to the other ranks."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
