@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from engine.errors import ConfigError
-from engine.parallel import ALONE, ParallelLayout, Part
+from engine.parallel import ALONE, ParallelLayout, Part, Ranks
+from tests.helpers.ranks import on_ranks, tensor_ranks
 
 
 @pytest.mark.parametrize(("total", "count"), [(8, 2), (10, 4), (3, 4), (126_464, 3)])
@@ -34,3 +36,39 @@ def test_layouts_that_do_not_fit_together(tensor: int, expert: int) -> None:
 def test_alone_holds_everything() -> None:
     assert (ALONE.rank, ALONE.expert_part, ALONE.expert_width_part) == (0, Part(), Part())
     assert ALONE.world.part.span(7) == (0, 7)
+
+
+def test_ranks_of_threads_exchange_in_rank_order() -> None:
+    def work(ranks: Ranks) -> tuple[list[int], list[int], list[int]]:
+        rank = torch.tensor([ranks.rank])
+        summed = ranks.tensor.all_reduce(rank + 1)
+        rows = torch.tensor([10 * ranks.rank, 10 * ranks.rank + 1, 10 * ranks.rank + 1, 10 * ranks.rank + 3])
+        sent = [1, 2, 0, 1]
+        received = ranks.world.all_to_all(rows, sent, [sent[ranks.rank]] * 4)
+        return ranks.world.all_gather(rank).flatten().tolist(), summed.tolist(), received.tolist()
+
+    results = on_ranks(ParallelLayout(tensor=2, expert=4), work)
+    assert [gathered for gathered, _, _ in results] == [[0, 1, 2, 3]] * 4
+    assert [summed for _, summed, _ in results] == [[3], [3], [7], [7]]
+    assert [received for _, _, received in results] == [
+        [0, 10, 20, 30],
+        [1, 1, 11, 11, 21, 21, 31, 31],
+        [],
+        [3, 13, 23, 33],
+    ]
+
+
+def test_ranks_of_threads_that_part_ways_fail() -> None:
+    def work(ranks: Ranks) -> None:
+        ranks.world.all_gather(torch.zeros(1 + ranks.rank))
+
+    with pytest.raises(AssertionError, match="differ"):
+        tensor_ranks(2, work)
+
+    def die(ranks: Ranks) -> None:
+        if ranks.rank == 1:
+            raise ValueError("rank 1 is gone")
+        ranks.world.all_gather(torch.zeros(1))
+
+    with pytest.raises(ValueError, match="rank 1 is gone"):
+        tensor_ranks(2, die)
