@@ -22,6 +22,7 @@ from engine.llm_engine import LLMEngine
 from engine.models.spec import ModelSpec
 from engine.outputs import RequestOutput
 from engine.sequence import GenerationRequest, Sequence
+from engine.step_meter import StepReadings
 from engine.strategy import Strategy
 from engine.tokenizer import Tokenizer
 
@@ -114,6 +115,10 @@ class AsyncEngine:
     def stats(self) -> EngineStats:
         """The state after the last forward."""
         return self._stats
+
+    def readings(self) -> StepReadings:
+        """What has been measured of the steps so far."""
+        return self._engine.readings()
 
     def check_health(self) -> None:
         """EngineDeadError when the thread has ended or a forward hangs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from engine.cache.block_manager import BlockManager
 from engine.executor import Executor
 from engine.iteration import IterationManager, SlotEvent
 from engine.outputs import CanvasStep, FinishReason, Usage
+from engine.plan import IterationPlan
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
+from engine.step_meter import StepMeter, StepReadings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +33,20 @@ class SequenceUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
-    """A snapshot for operators. ``tokens`` counts completion tokens handed out, ``forwards`` passes of the network."""
+    """A snapshot for operators. ``tokens`` counts completion tokens handed out, ``forwards`` passes of the network,
+    ``positions`` the query positions fed to it. ``kv_positions`` are those of the running canvases, of
+    ``num_pages * page_size`` that there is K/V memory for."""
 
     num_running: int
     num_waiting: int
     num_free_slots: int
+    num_slots: int
     num_free_pages: int
+    num_pages: int
+    page_size: int
+    kv_positions: int
     forwards: int
+    positions: int
     tokens: int
 
 
@@ -51,35 +61,41 @@ class EngineCore:
         self._iteration = iteration
         self._executor = executor
         self._running: dict[int, Sequence] = {}
+        self._meter = StepMeter()
         self._num_forwards = 0
+        self._num_positions = 0
         self._num_tokens = 0
 
     def step(self) -> list[SequenceUpdate]:
         """Admit, plan, execute, advance, retire. Without anything to run it returns at once."""
-        for sequence, pages in self._scheduler.admit():
-            self._iteration.admit(sequence, pages)
-            self._running[sequence.slot] = sequence
+        started_s = perf_counter()
+        self._admit(started_s)
         plan = self._iteration.plan()
         if plan is None:
             return []
+        planned_s = perf_counter()
         result = self._executor.execute(plan)
-        self._num_forwards += 1
+        execute_s = perf_counter() - planned_s
+        self._count(plan)
         updates = [self._update(event) for event in self._iteration.advance(plan, result)]
         for update in updates:
             if update.finish_reason is not None:
-                self._retire(update.sequence)
+                self._retire(update.sequence, update.finish_reason)
+        self._meter.stepped(perf_counter() - started_s, execute_s, result.forward_s)
         return updates
 
     def add(self, sequence: Sequence) -> None:
         """Queue a request; OverloadedError when the queue is full."""
         self._scheduler.add(sequence)
+        sequence.queued_s = perf_counter()
 
-    def abort(self, sequence: Sequence) -> None:
+    def abort(self, sequence: Sequence, reason: FinishReason = "abort") -> None:
         """Drop a request in any state; slot and pages are free before the next step."""
         if sequence.slot < 0:
             self._scheduler.remove(sequence)
+            self._meter.ended(reason)
         else:
-            self._retire(sequence)
+            self._retire(sequence, reason)
 
     def usage(self, sequence: Sequence) -> Usage:
         """What a running request has cost so far."""
@@ -93,14 +109,37 @@ class EngineCore:
         )
 
     def stats(self) -> EngineStats:
+        slots = self._iteration.slots
         return EngineStats(
             num_running=len(self._running),
             num_waiting=self._scheduler.num_waiting,
             num_free_slots=self._scheduler.num_free_slots,
+            num_slots=len(slots.running),
             num_free_pages=self._blocks.num_free_pages,
+            num_pages=self._blocks.num_pages,
+            page_size=self._blocks.page_size,
+            kv_positions=int((slots.canvas_len * (1 + (slots.guide_slot >= 0)))[slots.running].sum()),
             forwards=self._num_forwards,
+            positions=self._num_positions,
             tokens=self._num_tokens,
         )
+
+    def readings(self) -> StepReadings:
+        """What has been measured of the steps so far; may be called from any thread."""
+        return self._meter.readings()
+
+    def _admit(self, now_s: float) -> None:
+        for sequence, pages in self._scheduler.admit():
+            self._iteration.admit(sequence, pages)
+            self._running[sequence.slot] = sequence
+            self._meter.waited(now_s - sequence.queued_s)
+
+    def _count(self, plan: IterationPlan) -> None:
+        rows = plan.rows
+        num_positions = int((rows.q_end_R - rows.q_start_R).sum())
+        self._num_forwards += 1
+        self._num_positions += num_positions
+        self._meter.forwarded(len(rows.slot_R), num_positions)
 
     def _update(self, event: SlotEvent) -> SequenceUpdate:
         sequence = self._running[event.slot]
@@ -128,7 +167,8 @@ class EngineCore:
             revealed_at=tuple(slots.revealed_at[slot, generated].tolist()),
         )
 
-    def _retire(self, sequence: Sequence) -> None:
+    def _retire(self, sequence: Sequence, reason: FinishReason) -> None:
+        self._meter.ended(reason)
         del self._running[sequence.slot]
         self._iteration.release(sequence.slot)
         self._scheduler.release(sequence)

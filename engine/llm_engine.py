@@ -28,6 +28,7 @@ from engine.presets.named import newest
 from engine.presets.table import strategies_of
 from engine.sampling_params import SamplingParams
 from engine.sequence import GenerationRequest, Sequence
+from engine.step_meter import StepReadings
 from engine.strategy import PRESET, Strategy, parse_strategy
 from engine.strategy_catalog import describe_strategies
 from engine.text_stream import TextStream
@@ -207,13 +208,17 @@ class LLMEngine:
     def stats(self) -> EngineStats:
         return self._core.stats()
 
+    def readings(self) -> StepReadings:
+        """What has been measured of the steps so far; may be called from any thread."""
+        return self._core.readings()
+
     def _output(self, update: SequenceUpdate) -> RequestOutput | None:
         sequence = update.sequence
         running = self._requests[sequence.request_id]
         ended = update.finish_reason is not None
         increment = running.stream.add(update.token_ids, last=ended)
         if increment.stop is not None and not ended:
-            self._core.abort(sequence)
+            self._core.abort(sequence, "stop")
         finish = "stop" if increment.stop is not None else update.finish_reason
         running.text += increment.text
         running.token_ids += increment.token_ids

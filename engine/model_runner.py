@@ -5,6 +5,8 @@ Shape legend: T tokens of a forward, N decoded blocks, B width of the widest, D 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from engine.decoding.dispatch import BlockRows, DecoderDispatch
 from engine.decoding.divergence import DivergenceMemory
 from engine.decoding.sampler import SAMPLING_COLUMNS
 from engine.decoding.transform_dispatch import TransformDispatch, Users
+from engine.forward_clock import ForwardClock
 from engine.length_meter import LengthMeter, least_certain
 from engine.models.spec import DiffusionLM
 from engine.plan import Admission, DecodeSpans, Decoding, IterationPlan, LengthReading, StepResult
@@ -75,16 +78,18 @@ class ModelRunner:
         if plan.drift is not None:
             drift = DriftMeter(self._tensor(plan.drift.token_M), self._tensor(plan.drift.block_M), len(plan.decoded))
         attention = SDPAAttention(self._cache, plan.rows, self._page_table, drift)
+        clock = ForwardClock(self._device)
         embeddings_TD = self._model.embed(tokens_T)
         if plan.soft is not None:
             embeddings_TD = self._soft.add(embeddings_TD, plan.soft, plan.decoded)
         hidden_TD = self._model(embeddings_TD, positions_T, attention)
+        clock.stop()
         if not len(plan.decoded):
             return StepResult(np.empty((0, 0), np.int64), np.empty(0, np.bool_), np.empty((0, 0), np.float32))
         result = self._decide(plan.decoded, hidden_TD, drift)
         if plan.soft is not None:
             self._soft.refresh(hidden_TD, plan.soft, plan.decoded)
-        return result
+        return replace(result, forward_s=clock.seconds())
 
     def _admit(self, admission: Admission) -> None:
         pages = admission.pages

@@ -195,13 +195,15 @@ class StepResult:
     """What the host learns: the decided blocks as they now stand, which of them their decoder calls complete, and the
     probability that each token written by this step had in the model's distribution (nan: it is not the model's own
     candidate for that place; elsewhere meaningless). ``length`` is there when the plan had probes,
-    ``drift_N`` (see ``engine.attention.drift``) when it had a drift probe."""
+    ``drift_N`` (see ``engine.attention.drift``) when it had a drift probe. ``forward_s`` is the network's time, None
+    where nothing was decided."""
 
     tokens_NB: IntArray
     done_N: BoolArray
     probability_NB: FloatArray
     length: LengthReading | None = None
     drift_N: FloatArray | None = None
+    forward_s: float | None = None
 
 
 def soft_inputs(

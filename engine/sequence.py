@@ -49,7 +49,7 @@ class Sequence:
     """A validated request on its way through the engine. ``completion_ids`` is the completion as it begins, with the
     mask id where nothing is decided. ``transform_knobs`` are those of the transforms in use. ``slot`` is -1 while it
     waits; ``guide_slot`` is -1 unless it runs with classifier-free guidance; ``num_emitted`` tokens of its completion
-    have been handed out."""
+    have been handed out. It was queued at ``queued_s`` of ``time.perf_counter``."""
 
     request: GenerationRequest
     prompt_ids: SequenceOf[int]
@@ -63,6 +63,7 @@ class Sequence:
     slot: int = -1
     guide_slot: int = -1
     num_emitted: int = 0
+    queued_s: float = 0.0
 
     @property
     def request_id(self) -> str:
