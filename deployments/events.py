@@ -25,17 +25,20 @@ class LengthEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanvasEvent:
-    """Masked ``positions`` were filled, provisionally, with ``token_ids``; ``texts`` are the tokens' own texts."""
+    """Masked ``positions`` were filled, provisionally, with ``token_ids``; ``texts`` are the tokens' own texts,
+    ``probabilities`` what the model gave them at this step (nan: given, or moved by an editing decoder)."""
 
     step: int
     positions: tuple[int, ...]
     token_ids: tuple[int, ...]
     texts: tuple[str, ...]
+    probabilities: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditEvent:
-    """A filled position changed. ``new_id`` is None, and its text empty, where it was masked again."""
+    """A filled position changed. ``new_id`` is None, and its text empty, where it was masked again; ``probability`` is
+    what the model gave the new token (nan: masked, or moved)."""
 
     step: int
     position: int
@@ -43,6 +46,7 @@ class EditEvent:
     old_text: str
     new_id: int | None
     new_text: str
+    probability: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +97,19 @@ class EventDiffer:
         fresh = np.flatnonzero(filled & ~self._filled)
         if len(fresh):
             token_ids = tuple(tokens[fresh].tolist())
-            texts = tuple(map(self.token_text, token_ids))
-            yield CanvasEvent(step=step, positions=tuple(fresh.tolist()), token_ids=token_ids, texts=texts)
+            yield CanvasEvent(
+                step=step,
+                positions=tuple(fresh.tolist()),
+                token_ids=token_ids,
+                texts=tuple(map(self.token_text, token_ids)),
+                probabilities=tuple(canvas.probabilities[position] for position in fresh),
+            )
         for position in np.flatnonzero(self._filled & ((tokens != self._tokens) | ~filled)).tolist():
-            yield self._edit(step, position, int(tokens[position]) if filled[position] else None)
+            new_id = int(tokens[position]) if filled[position] else None
+            yield self._edit(step, position, new_id, canvas.probabilities[position])
         self._tokens, self._filled = tokens, filled
 
-    def _edit(self, step: int, position: int, new_id: int | None) -> EditEvent:
+    def _edit(self, step: int, position: int, new_id: int | None, probability: float) -> EditEvent:
         old_id = int(self._tokens[position])
         new_text = "" if new_id is None else self.token_text(new_id)
         return EditEvent(
@@ -109,6 +119,7 @@ class EventDiffer:
             old_text=self.token_text(old_id),
             new_id=new_id,
             new_text=new_text,
+            probability=probability,
         )
 
     def _commit(self, output: RequestOutput, step: int) -> CommitEvent:

@@ -162,6 +162,7 @@ def chunk_of(job: Job, item: JobIncrement) -> pb.GenerateChunk | None:
         delta=delta,
         canvas=_canvas_of(increment) if job.calls[item.index].stream == "step" else None,
         events=[event_of(event) for event in increment.events],
+        forwards=output.usage.forwards if increment.events else 0,
     )
 
 
@@ -172,7 +173,11 @@ def event_of(event: DiffusionEvent) -> pb.DiffusionEvent:
     if isinstance(event, CanvasEvent):
         return pb.DiffusionEvent(
             canvas=pb.CanvasEvent(
-                step=event.step, positions=event.positions, token_ids=event.token_ids, texts=event.texts
+                step=event.step,
+                positions=event.positions,
+                token_ids=event.token_ids,
+                texts=event.texts,
+                probabilities=event.probabilities,
             )
         )
     if isinstance(event, EditEvent):
@@ -184,6 +189,7 @@ def event_of(event: DiffusionEvent) -> pb.DiffusionEvent:
                 old_text=event.old_text,
                 new_id=event.new_id,
                 new_text=event.new_text,
+                probability=event.probability,
             )
         )
     assert isinstance(event, CommitEvent)

@@ -165,6 +165,7 @@ class EngineCore:
         return CanvasStep(
             token_ids=tuple(slots.tokens[slot, generated].tolist()),
             revealed_at=tuple(slots.revealed_at[slot, generated].tolist()),
+            probabilities=tuple(slots.probability[slot, generated].tolist()),
         )
 
     def _retire(self, sequence: Sequence, reason: FinishReason) -> None:

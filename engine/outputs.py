@@ -46,11 +46,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanvasStep:
-    """The generated part of a canvas after a denoising step: token ids with the mask id where nothing is decided, and
-    the denoising step (1-based, 0 = still masked) that filled each position."""
+    """The generated part of a canvas after a denoising step: token ids with the mask id where nothing is decided, the
+    denoising step (1-based, 0 = still masked) that filled each position, and the probability that the model gave its
+    token at that step (nan: masked, given, or moved by an editing decoder)."""
 
     token_ids: tuple[int, ...]
     revealed_at: tuple[int, ...]
+    probabilities: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -923,6 +923,7 @@ class CanvasEvent(_message.Message):
     POSITIONS_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     @_builtins.property
     def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
@@ -930,6 +931,10 @@ class CanvasEvent(_message.Message):
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What the model gave each token at this step; nan where it is given, or moved by an editing decoder."""
+
     def __init__(
         self,
         *,
@@ -937,10 +942,11 @@ class CanvasEvent(_message.Message):
         positions: _abc.Iterable[_builtins.int] | None = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
+        probabilities: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["positions", b"positions", "step", b"step", "texts", b"texts", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["positions", b"positions", "probabilities", b"probabilities", "step", b"step", "texts", b"texts", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -958,12 +964,15 @@ class EditEvent(_message.Message):
     OLD_TEXT_FIELD_NUMBER: _builtins.int
     NEW_ID_FIELD_NUMBER: _builtins.int
     NEW_TEXT_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     position: _builtins.int
     old_id: _builtins.int
     old_text: _builtins.str
     new_id: _builtins.int
     new_text: _builtins.str
+    probability: _builtins.float
+    """What the model gave the new token; nan without one, and where it is moved."""
     def __init__(
         self,
         *,
@@ -973,10 +982,11 @@ class EditEvent(_message.Message):
         old_text: _builtins.str = ...,
         new_id: _builtins.int | None = ...,
         new_text: _builtins.str = ...,
+        probability: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_new_id", b"_new_id", "new_id", b"new_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_id", b"_new_id", "new_id", b"new_id", "new_text", b"new_text", "old_id", b"old_id", "old_text", b"old_text", "position", b"position", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_id", b"_new_id", "new_id", b"new_id", "new_text", b"new_text", "old_id", b"old_id", "old_text", b"old_text", "position", b"position", "probability", b"probability", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__new_id: _TypeAlias = _typing.Literal["new_id"]  # noqa: Y015
     _WhichOneofArgType__new_id: _TypeAlias = _typing.Literal["_new_id", b"_new_id"]  # noqa: Y015
@@ -1062,8 +1072,11 @@ class GenerateChunk(_message.Message):
     CANVAS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    FORWARDS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model: _builtins.str
+    forwards: _builtins.int
+    """Beside events: passes of the network of this choice so far."""
     @_builtins.property
     def delta(self) -> Global___Choice:
         """What is new since this choice's previous chunk; increments concatenate to the completion."""
@@ -1089,10 +1102,11 @@ class GenerateChunk(_message.Message):
         canvas: Global___Canvas | None = ...,
         usage: Global___Usage | None = ...,
         events: _abc.Iterable[Global___DiffusionEvent] | None = ...,
+        forwards: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "delta", b"delta", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "delta", b"delta", "events", b"events", "model", b"model", "request_id", b"request_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "delta", b"delta", "events", b"events", "forwards", b"forwards", "model", b"model", "request_id", b"request_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

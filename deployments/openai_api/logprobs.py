@@ -66,9 +66,9 @@ def chat_logprobs(token_bytes: Sequence[bytes], logprobs: Sequence[float], num_t
     }
 
 
-def known(logprob: float) -> float | None:
+def known(number: float) -> float | None:
     """JSON has no nan."""
-    return None if math.isnan(logprob) else logprob
+    return None if math.isnan(number) else number
 
 
 def token_text(token: bytes) -> str:

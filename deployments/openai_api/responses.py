@@ -41,17 +41,30 @@ def usage_object(usage: Usage, experiment: Assignment | None = None) -> dict[str
 
 
 def event_object(event: DiffusionEvent) -> dict[str, object]:
-    """An event of the diffusion stream; its ``type`` names the other fields."""
+    """An event of the diffusion stream; its ``type`` names the other fields. JSON has no nan: it becomes null."""
     fields = asdict(event)
     if isinstance(event, CommitEvent):
         fields["logprobs"] = [known(logprob) for logprob in event.logprobs]
+    elif isinstance(event, CanvasEvent):
+        fields["probabilities"] = [_rounded(one) for one in event.probabilities]
+    elif isinstance(event, EditEvent):
+        fields["probability"] = _rounded(event.probability)
     return {"type": EVENT_TYPES[type(event)], **fields}
 
 
+def _rounded(probability: float) -> float | None:
+    """Single precision holds no more digits."""
+    return known(round(probability, 6))
+
+
 def diffusion_object(increment: Increment) -> dict[str, object] | None:
-    """A choice's ``diffusion``: the events of a denoising step, or the canvas with one entry per generated position."""
+    """A choice's ``diffusion``: the events of a denoising step with the forwards so far, or the canvas with one entry
+    per generated position."""
     if increment.events:
-        return {"events": [event_object(event) for event in increment.events]}
+        return {
+            "events": [event_object(event) for event in increment.events],
+            "forwards": increment.output.usage.forwards,
+        }
     canvas = increment.output.canvas
     if canvas is None:
         return None

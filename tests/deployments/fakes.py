@@ -141,7 +141,9 @@ class FakeEngine:
         is_step = call.stream in ("step", "events")
         masked = len(self.words) - count
         canvas = CanvasStep(
-            token_ids=(*range(count), *[MASK] * masked), revealed_at=(*range(1, count + 1), *[0] * masked)
+            token_ids=(*range(count), *[MASK] * masked),
+            revealed_at=(*range(1, count + 1), *[0] * masked),
+            probabilities=(*(math.exp(LOGPROBS[one % len(LOGPROBS)]) for one in range(count)), *[math.nan] * masked),
         )
         output = RequestOutput(
             request_id=call.request_id,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +16,10 @@ LIMIT = 6
 CELLS = st.lists(st.integers(0, MASK), min_size=LIMIT, max_size=8)
 
 
+def probabilities(cells: Sequence[int]) -> tuple[float, ...]:
+    return tuple(math.nan if cell == MASK else cell / 10 for cell in cells)
+
+
 def output(step: int, cells: list[int], token_ids: tuple[int, ...] = ()) -> RequestOutput:
     return RequestOutput(
         request_id="r",
@@ -20,7 +27,7 @@ def output(step: int, cells: list[int], token_ids: tuple[int, ...] = ()) -> Requ
         token_ids=token_ids,
         logprobs=(-1.0,) * len(token_ids),
         usage=Usage(denoising_steps=step),
-        canvas=CanvasStep(token_ids=tuple(cells), revealed_at=(0,) * len(cells)),
+        canvas=CanvasStep(token_ids=tuple(cells), revealed_at=(0,) * len(cells), probabilities=probabilities(cells)),
     )
 
 
@@ -39,12 +46,14 @@ def test_a_client_that_applies_the_events_holds_the_canvas(canvases: list[list[i
             if isinstance(event, CanvasEvent):
                 assert all(held[place] == MASK for place in event.positions), "only masks are filled"
                 assert event.texts == tuple(map(str, event.token_ids))
+                assert event.probabilities == probabilities(event.token_ids)
                 for place, token in zip(event.positions, event.token_ids, strict=True):
                     held[place] = token
             else:
                 assert isinstance(event, EditEvent)
                 assert held[event.position] == event.old_id != event.new_id
                 assert event.new_text == ("" if event.new_id is None else str(event.new_id))
+                assert math.isnan(event.probability) if event.new_id is None else event.probability == event.new_id / 10
                 held[event.position] = MASK if event.new_id is None else event.new_id
         assert held == cells[:LIMIT], "a block may reach beyond the completion, the client's canvas does not"
 

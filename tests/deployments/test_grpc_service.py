@@ -254,6 +254,8 @@ async def test_events() -> None:
     assert [event.WhichOneof("kind") for event in events] == ["length", "canvas", "commit", "canvas", "commit"]
     assert events[0].length.length == 2
     assert (list(events[3].canvas.positions), list(events[3].canvas.texts)) == ([1], ["1"])
+    assert list(events[3].canvas.probabilities) == [math.exp(-1.0)]
+    assert [chunk.forwards for chunk in chunks if chunk.events] == [1, 2]
     assert (events[4].commit.start, events[4].commit.end, events[4].commit.text) == (1, 2, "b")
     assert not any(chunk.HasField("canvas") for chunk in chunks)
 

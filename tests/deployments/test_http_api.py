@@ -185,9 +185,11 @@ async def test_a_stream_of_events_says_what_each_step_changed() -> None:
     events_found = [event for choice in choices for event in choice.get("diffusion", {}).get("events", [])]
     assert [event["type"] for event in events_found] == ["length", "canvas", "commit", "canvas", "commit"]
     assert events_found[0] == {"type": "length", "length": 2}
-    assert events_found[1] == {"type": "canvas", "step": 1, "positions": [0], "token_ids": [0], "texts": ["0"]}
+    first = {"step": 1, "positions": [0], "token_ids": [0], "texts": ["0"], "probabilities": [0.606531]}
+    assert events_found[1] == {"type": "canvas", **first}
     commit = {"step": 2, "start": 1, "end": 2, "token_ids": [1], "text": "b", "logprobs": [-1.0]}
     assert events_found[4] == {"type": "commit", **commit}
+    assert [choice["diffusion"]["forwards"] for choice in choices if "diffusion" in choice] == [1, 2]
 
 
 async def test_silence_is_filled_with_comments() -> None:

@@ -135,6 +135,10 @@ def test_steps_show_the_canvas_and_when_each_position_was_filled() -> None:
         (2, (1, 1, 2, 2, 0, 0)),
         (0, (1, 1, 2, 2, 3, 3)),
     ]
+    for canvas in canvases:
+        assert canvas is not None
+        known = [0 < probability <= 1 for probability in canvas.probabilities]
+        assert known == [token != MASK for token in canvas.token_ids], "nan where nothing is decided"
     assert outputs[-1].finished
 
 

@@ -9,7 +9,7 @@ from engine.outputs import CanvasStep, RequestOutput, Usage
 from engine.sequence import GenerationRequest
 from engine.strategy import Strategy
 
-CANVAS = CanvasStep(token_ids=(5, 6), revealed_at=(1, 2))
+CANVAS = CanvasStep(token_ids=(5, 6), revealed_at=(1, 2), probabilities=(0.5, 0.9))
 
 
 class ScriptedEngine:
