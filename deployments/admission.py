@@ -19,6 +19,7 @@ from engine.errors import OverloadedError
 
 MAX_RETRY_AFTER_S = 60.0
 MAX_OWNERS = 1024
+REFUSALS = ("queue_full", "key_share", "no_spare_place", "queue_timeout", "deadline")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +76,14 @@ def retry_after_s(work: float, positions_per_s: float) -> float:
 
 @dataclass(slots=True)
 class AdmissionQueue:
-    """Owns which requests of one model wait and which run. At most ``capacity`` sequences run at once."""
+    """Owns which requests of one model wait and which run. At most ``capacity`` sequences run at once; ``refused``
+    counts those that got no place, by reason."""
 
     limits: QueueLimits = field(default_factory=QueueLimits)
     capacity: int = 0
     waiting: dict[str, Entry] = field(default_factory=dict)
     running: dict[str, Run] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(REFUSALS, 0)))
     _tags: dict[str, float] = field(default_factory=dict)
     _served: dict[str, float] = field(default_factory=dict)
     _virtual: float = 0.0
@@ -101,6 +104,7 @@ class AdmissionQueue:
         if not entry.resumed:
             self._check_room(entry, positions_per_s)
         if entry.is_spare and (self.waiting or not fits(self.in_flight, entry.cost, self.capacity)):
+            self.refused["no_spare_place"] += 1
             raise OverloadedError("No place is free for what may not wait.")
         self.waiting[entry.key] = entry
         tag = max(self._virtual, self._served.get(entry.owner, 0.0))
@@ -180,9 +184,11 @@ class AdmissionQueue:
         limits = self.limits
         hint = retry_after_s(self.work + entry.work, positions_per_s)
         if len(self.waiting) >= limits.max_depth:
+            self.refused["queue_full"] += 1
             raise OverloadedError(f"{len(self.waiting)} requests wait already; try again later.", None, hint)
         held = sum(waiting.owner == entry.owner for waiting in self.waiting.values())
         if entry.owner and held >= max(limits.owner_share * limits.max_depth, 1):
+            self.refused["key_share"] += 1
             raise OverloadedError(
                 f"{held} requests of API key {entry.owner!r} wait already; try again later.", None, hint
             )

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from deployments.api_keys import KeyRing
 from deployments.callers import REQUEST_ID_HEADER, Caller, check_request_id, new_request_id
 from deployments.errors import describe
-from deployments.metrics import ServiceMetrics
+from deployments.metrics.service_metrics import ServiceMetrics
 from engine.errors import RequestTooLargeError
 
 TIMEOUT_KEY = "x-lacuna-timeout-ms"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
+from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
@@ -19,6 +20,7 @@ from deployments.messages import (
     SequenceOutcome,
     StrategyPart,
 )
+from deployments.metrics.spec import Sample
 from engine.errors import EngineDeadError, LacunaError, OverloadedError, RequestAbortedError
 
 T = TypeVar("T")
@@ -84,8 +86,24 @@ class RouterHandle:
     async def asleep(self, model: str) -> bool:
         return bool(await _call(self._handle.asleep.remote(model)))
 
-    async def stats(self) -> Mapping[str, float]:
-        return cast("Mapping[str, float]", await _call(self._handle.record_autoscaling_stats.remote()))
+    async def metrics(self) -> Sequence[Sequence[Sample]]:
+        return [await _call(self._handle.metrics.remote())]
+
+
+async def ask_all(handle: DeploymentHandle[Any], method: str) -> Sequence[object]:
+    """The answers of all replicas of a deployment, an exception where one has failed; none where there are no
+    replicas. EngineDeadError when that cannot be known now."""
+    try:
+        return await handle.broadcast(method).results_async(timeout_s=FLEET_TIMEOUT_S, return_exceptions=True)
+    except DeploymentUnavailableError:
+        return ()
+    except (RayError, TimeoutError) as error:
+        raise EngineDeadError(f"the replicas of {handle.deployment_name} do not answer: {error}") from error
+
+
+async def metrics_of_all(handle: DeploymentHandle[Any]) -> Sequence[Sequence[Sample]]:
+    """The samples of all replicas of a deployment; a replica that is just going has none."""
+    return [answer for answer in await ask_all(handle, "metrics") if isinstance(answer, list)]
 
 
 class EngineFleet:
@@ -96,15 +114,7 @@ class EngineFleet:
 
     async def live(self) -> Sequence[str]:
         """Replicas that do not answer in time, or say that they are not well, do not count."""
-        try:
-            answers = await self._handle.broadcast("live").results_async(
-                timeout_s=FLEET_TIMEOUT_S, return_exceptions=True
-            )
-        except DeploymentUnavailableError:
-            return ()
-        except (RayError, TimeoutError) as error:
-            raise EngineDeadError(f"the replicas of {self._handle.deployment_name} do not answer: {error}") from error
-        return [answer for answer in answers if isinstance(answer, str)]
+        return [answer for answer in await ask_all(self._handle, "live") if isinstance(answer, str)]
 
 
 class EngineHandle:
@@ -149,3 +159,19 @@ class EngineHandle:
 
     async def health(self) -> None:
         await _call(self._handle.health.remote())
+
+    async def metrics(self) -> Sequence[Sequence[Sample]]:
+        return await metrics_of_all(self._handle)
+
+
+class IngressFleet:
+    """All ingress replicas of the application, this one too."""
+
+    def __init__(self, deployment: str, application: str) -> None:
+        self._names = deployment, application
+        self._handle: DeploymentHandle[Any] | None = None
+
+    async def metrics(self) -> Sequence[Sequence[Sample]]:
+        if self._handle is None:
+            self._handle = serve.get_deployment_handle(*self._names)
+        return await metrics_of_all(self._handle)

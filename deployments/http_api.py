@@ -16,7 +16,6 @@ from deployments.config import AppConfig, ModelConfig
 from deployments.http_errors import error_response
 from deployments.messages import Job
 from deployments.metered import MeteredService
-from deployments.metrics import CONTENT_TYPE
 from deployments.openai_api.convert import chat_job, completion_job, infill_job
 from deployments.openai_api.requests import ChatBody, CompletionBody, GenerationBody, InfillBody
 from deployments.openai_api.responses import AnswerFormat, ChatFormat, CompletionFormat, InfillFormat, model_object
@@ -73,10 +72,10 @@ class HttpApi:
         )
         return JSONResponse(answer.whole(completion))
 
-    async def metrics(self) -> Response:
+    async def metrics(self, accept: str) -> Response:
         """GET /metrics."""
-        self._service.metrics.router(await self._service.router_stats())
-        return Response(self._service.metrics.exposition(), media_type=CONTENT_TYPE)
+        page, content_type = await self._service.collector.page(accept)
+        return Response(page, headers={"content-type": content_type})
 
     async def models(self, caller: Caller) -> Response:
         """GET /v1/models."""

@@ -115,9 +115,9 @@ def _add_information(app: FastAPI, http: HttpApi, security: list[Any]) -> None:
         return await http.strategies(model, caller_of(request))
 
     @app.get("/metrics", dependencies=security, response_class=Response, responses=_metrics_answer())
-    async def metrics() -> Response:
-        """Prometheus metrics of the ingress replica that answers."""
-        return await http.metrics()
+    async def metrics(request: Request) -> Response:
+        """Prometheus metrics of the whole application: every ingress, the router and all engines."""
+        return await http.metrics(request.headers.get("accept", ""))
 
     @app.get("/health", responses={200: {"model": schemas.HealthAnswer}, 503: {"model": schemas.HealthAnswer}})
     @app.get("/healthz", include_in_schema=False)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.api_keys import KeyRing
 from deployments.callers import REQUEST_ID_HEADER, Caller, check_request_id, new_request_id
 from deployments.http_errors import error_response
-from deployments.metrics import ServiceMetrics
+from deployments.metrics.service_metrics import ServiceMetrics
 from engine.errors import LacunaError, RequestTooLargeError
 
 NO_ROUTE = "none"

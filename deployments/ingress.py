@@ -21,10 +21,12 @@ from deployments.api_keys import KeyRing, load_keys
 from deployments.config import AppConfig
 from deployments.experiments.controller import ExperimentController
 from deployments.grpc_service import GrpcApi
-from deployments.handles import EngineHandle, RouterHandle
+from deployments.handles import EngineHandle, IngressFleet, RouterHandle
 from deployments.http_app import build_http_app
 from deployments.metered import MeteredService
-from deployments.metrics import ServiceMetrics
+from deployments.metrics.collector import NoPeers
+from deployments.metrics.service_metrics import ServiceMetrics
+from deployments.metrics.spec import Sample
 from protos import generation_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -42,8 +44,10 @@ class Ingress:
         if self._keys.is_open:
             logger.warning("no API keys are configured: whoever reaches the ports may use the models")
         clients = {model: EngineHandle(handle) for model, handle in engines.items()}
-        metrics = ServiceMetrics(serve.get_replica_context().replica_id.unique_id)
-        self._service = MeteredService(RouterHandle(router), clients, ExperimentController(config), metrics)
+        context = serve.get_replica_context()
+        metrics = ServiceMetrics(context.replica_id.unique_id)
+        peers = IngressFleet(context.deployment, context.app_name) if config.ingress_replicas > 1 else NoPeers()
+        self._service = MeteredService(RouterHandle(router), clients, ExperimentController(config), metrics, peers)
         self._grpc = GrpcApi(self._service, config, self._keys)
 
     async def __del__(self) -> None:
@@ -51,6 +55,10 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_http_app(self._service, self._config, self._keys)
+
+    async def metrics(self) -> list[Sample]:
+        """What this replica measures, for the one that was asked for all."""
+        return self._service.own_samples()
 
     async def Generate(self, request: pb.GenerateRequest, grpc_context: RayServegRPCContext) -> pb.GenerateResponse:
         return await self._grpc.generate(request, grpc_context)

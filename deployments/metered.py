@@ -8,14 +8,20 @@ from contextlib import aclosing
 
 from deployments.experiments.controller import ExperimentController
 from deployments.experiments.service import ExperimentService
-from deployments.messages import Job
-from deployments.metrics import ServiceMetrics
+from deployments.messages import Admission, AdmissionRequest, Job
+from deployments.metrics.collector import Fleet, MetricsCollector, NoPeers
+from deployments.metrics.service_metrics import ServiceMetrics
+from deployments.metrics.spec import Sample
 from deployments.service import EngineClient, JobIncrement, RouterClient, add_usage
+from engine.errors import InvalidRequestError
 from engine.outputs import Usage
 
 
 class MeteredService(ExperimentService):
-    """Measures :meth:`stream`, through which every request goes."""
+    """Measures :meth:`stream`, through which every request goes; shadow runs do not.
+
+    ``collector`` answers scrapes; ``peers`` are the application's other ingress replicas.
+    """
 
     def __init__(
         self,
@@ -23,9 +29,16 @@ class MeteredService(ExperimentService):
         engines: Mapping[str, EngineClient],
         experiments: ExperimentController,
         metrics: ServiceMetrics,
+        peers: Fleet | None = None,
     ) -> None:
         super().__init__(router, engines, experiments)
         self.metrics = metrics
+        metrics.begin(self.model_ids)
+        self.collector = MetricsCollector(self.own_samples, router, engines, peers or NoPeers())
+
+    def own_samples(self) -> list[Sample]:
+        """What this ingress measures."""
+        return self.metrics.samples(self.shadows.stats, self.experiments.ledger_stats())
 
     async def stream(self, job: Job) -> AsyncGenerator[JobIncrement]:
         if job.model not in self.model_ids:  # before the client's text becomes a label
@@ -33,6 +46,7 @@ class MeteredService(ExperimentService):
         started_s = time.monotonic()
         first_s = 0.0
         usages: dict[int, Usage] = {}
+        arm = self._arm(job)
         try:
             with self.metrics.in_flight(job.model):
                 stream = super().stream(job)
@@ -43,13 +57,29 @@ class MeteredService(ExperimentService):
                         usages[item.index] = item.increment.output.usage
                         yield item
         except BaseException as error:
-            self.metrics.failed(job.model, error)
+            self.metrics.failed(job.model, arm, error)
             raise
         else:
-            self.metrics.finished(job.model, _total(job, usages), time.monotonic() - started_s)
+            self.metrics.finished(job.model, arm, _total(job, usages), time.monotonic() - started_s)
         finally:
             if usages:
-                self.metrics.cost(job.model, _total(job, usages), first_s)
+                self.metrics.cost(job.model, arm, _total(job, usages), first_s)
+
+    async def _ask_router(self, job: Job, request: AdmissionRequest) -> Admission:
+        admission = await super()._ask_router(job, request)
+        if request.resumed:
+            self.metrics.replayed(job.model)
+        elif not job.is_spare:
+            self.metrics.admitted(job.model, admission.waited_s)
+        return admission
+
+    def _arm(self, job: Job) -> str:
+        """EXPERIMENT/ARM of the job; "" outside experiments, and where the stream will refuse its wish."""
+        try:
+            assignment = self.assignment(job)
+        except InvalidRequestError:
+            return ""
+        return "" if assignment is None else f"{assignment.experiment}/{assignment.arm}"
 
 
 def _total(job: Job, usages: Mapping[int, Usage]) -> Usage:

@@ -11,6 +11,7 @@ from typing import Protocol
 from deployments.admission import AdmissionQueue, Entry, QueueLimits
 from deployments.autoscaling import AutoscalingSettings, ModelLoad, desired_replicas
 from deployments.messages import Admission, AdmissionRequest, SequenceOutcome
+from deployments.metrics.router_samples import RouterReport
 from deployments.placement import ReplicaPool, Share
 from deployments.work import WorkModel
 from engine.errors import DeadlineExceededError, LacunaError
@@ -54,6 +55,7 @@ class ModelRouter:
         self._requests: dict[str, AdmissionRequest] = {}
         self._admitted: dict[str, asyncio.Future[Admission]] = {}
         self._watcher: asyncio.Task[None] | None = None
+        self._num_admitted = self._num_lost = self._num_expired = 0
 
     @property
     def load(self) -> ModelLoad:
@@ -71,6 +73,18 @@ class ModelRouter:
     def wanted_replicas(self) -> int | None:
         """How many replicas the load needs; None where autoscaling is off."""
         return desired_replicas(self.load, self._autoscaling) if self._autoscaling else None
+
+    @property
+    def report(self) -> RouterReport:
+        """What operators see."""
+        return RouterReport(
+            load=self.load,
+            wanted_replicas=self.wanted_replicas,
+            admitted=self._num_admitted,
+            refused=dict(self._queue.refused),
+            lost_replicas=self._num_lost,
+            expired_leases=self._num_expired,
+        )
 
     @property
     def asleep(self) -> bool:
@@ -118,7 +132,9 @@ class ModelRouter:
 
     def lost(self, replica: str) -> None:
         """A replica does not answer; nothing is sent there until it is seen alive again."""
+        before = len(self._pool.replicas)
         self._lose(self._pool.remove(replica))
+        self._num_lost += before - len(self._pool.replicas)
 
     def _entry(self, request: AdmissionRequest) -> Entry:
         now = self._now()
@@ -144,11 +160,13 @@ class ModelRouter:
         if admitted.done():
             return admitted.result()
         if patience_s < entry.deadline - entry.arrived:
+            self._queue.refused["queue_timeout"] += 1
             raise DeadlineExceededError(
                 f"The request waited {patience_s:g} s for its turn, which is the server's queue_timeout_s; "
                 "try again later.",
                 "queue_timeout_s",
             )
+        self._queue.refused["deadline"] += 1
         raise DeadlineExceededError("The request's time passed while it waited for its turn.", "timeout_ms")
 
     def _wake(self, keys: Sequence[str]) -> None:
@@ -160,6 +178,7 @@ class ModelRouter:
             replicas = self._pool.assign(key, shares, now)
             waited_s = now - self._queue.running[key].entry.arrived
             if (admitted := self._admitted.get(key)) is not None and not admitted.done():
+                self._num_admitted += 1
                 admitted.set_result(Admission(replicas, self.load.pressure, waited_s))
 
     def _forget(self, key: str, positions: Counter[str] | None = None) -> None:
@@ -184,6 +203,7 @@ class ModelRouter:
             except LacunaError as error:
                 logger.warning("the replicas cannot be asked: %s", error)
             else:
+                self._num_lost += len(self._pool.replicas.keys() - set(live))
                 self._lose(self._pool.set_live(live, self._now()))
             self._expire()
             await asyncio.sleep(WATCH_S if self._pool.replicas else WATCH_FAST_S)
@@ -191,6 +211,7 @@ class ModelRouter:
     def _expire(self) -> None:
         now = self._now()
         for key in self._queue.expire(now, LEASE_GRACE_S):
+            self._num_expired += 1
             self._requests.pop(key, None)
             self._pool.finish(key, now)
         self._wake(self._queue.start(now))

@@ -15,6 +15,8 @@ from deployments.config import ModelConfig
 from deployments.experiments.config import ExperimentConfig, check_arms
 from deployments.infill import InfillTask, check_visible
 from deployments.messages import GenerateCall, Increment, ModelCard, Prompt, StrategyPart
+from deployments.metrics.engine_samples import engine_samples
+from deployments.metrics.spec import Sample
 from deployments.presentation import Presenter, echo_of
 from deployments.streams import until
 from engine.async_engine import AsyncEngine
@@ -99,6 +101,12 @@ class EngineReplica:
     async def stats(self) -> dict[str, object]:
         """The engine's counters, and whose they are."""
         return {"replica": _own_id(), **asdict(self.engine.stats())}
+
+    async def metrics(self) -> list[Sample]:
+        """What the engine measures, under this replica's name."""
+        replica = _own_id()
+        samples = engine_samples(self.engine.stats(), self.engine.readings())
+        return [sample.labelled(replica=replica) for sample in samples]
 
     def check_health(self) -> None:
         """Raises when the engine's thread died or makes no progress; Serve then replaces this replica."""

@@ -12,6 +12,8 @@ from deployments.autoscaling import metric_name
 from deployments.config import AppConfig, deployment_name
 from deployments.handles import EngineFleet
 from deployments.messages import Admission, AdmissionRequest, SequenceOutcome
+from deployments.metrics.router_samples import router_samples
+from deployments.metrics.spec import Sample
 from deployments.model_router import Fleet, ModelRouter
 from engine.errors import LacunaError, ModelNotFoundError
 
@@ -55,6 +57,16 @@ class Router:
         router = self._models[model]
         router.watch()
         return router.asleep
+
+    async def metrics(self) -> list[Sample]:
+        """The samples of all models."""
+        for router in self._models.values():
+            router.watch()
+        return [
+            sample.labelled(model=model)
+            for model, router in self._models.items()
+            for sample in router_samples(router.report)
+        ]
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What the application's autoscaling policy and operators read; Serve asks for it regularly."""

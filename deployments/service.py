@@ -25,6 +25,7 @@ from deployments.messages import (
     SequenceOutcome,
     StrategyPart,
 )
+from deployments.metrics.spec import Sample
 from deployments.replay import SequenceRun
 from deployments.strategy_choice import (
     Arm,
@@ -59,8 +60,8 @@ class RouterClient(Protocol):
     async def asleep(self, model: str) -> bool:
         """Whether the model has no replica because nobody asks for it."""
 
-    async def stats(self) -> Mapping[str, float]:
-        """How many requests wait (``queue_depth``) and how many sequences run (``in_flight``)."""
+    async def metrics(self) -> Sequence[Sequence[Sample]]:
+        """What it measures of every model, as one set of samples."""
 
 
 class EngineClient(Protocol):
@@ -74,6 +75,9 @@ class EngineClient(Protocol):
     async def strategies(self) -> list[StrategyPart]: ...
 
     async def health(self) -> None: ...
+
+    async def metrics(self) -> Sequence[Sequence[Sample]]:
+        """What each of the replicas measures; nothing where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +170,6 @@ class GenerationService:
             logger.warning("model %s is not healthy: %s", model, error)
             return False
         return True
-
-    async def router_stats(self) -> Mapping[str, float]:
-        """The router's own counts; empty when it does not answer in time."""
-        try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                return await self._router.stats()
-        except (LacunaError, TimeoutError) as error:
-            logger.warning("the router does not say how it stands: %s", error)
-            return {}
 
     def unknown_model(self, model: str) -> ModelNotFoundError:
         """The error for a model that is not served, with those that are."""

@@ -29,4 +29,4 @@ class ForwardClock:
         if self._events is None:
             return self._stopped_s - self._started_s
         start, stop = self._events
-        return start.elapsed_time(stop) / 1000.0
+        return float(start.elapsed_time(stop)) / 1000.0

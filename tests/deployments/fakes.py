@@ -26,7 +26,8 @@ from deployments.messages import (
     StrategyPart,
 )
 from deployments.metered import MeteredService
-from deployments.metrics import ServiceMetrics
+from deployments.metrics.service_metrics import ServiceMetrics
+from deployments.metrics.spec import Sample, gauge
 from engine.errors import LacunaError
 from engine.outputs import CanvasStep, RequestOutput, StrategyUsed, Usage
 
@@ -76,12 +77,8 @@ class FakeRouter:
     async def asleep(self, model: str) -> bool:
         return self.sleeping
 
-    async def stats(self) -> dict[str, float]:
-        return {
-            "queue_depth": 0.0,
-            "predicted_work_s": 0.0,
-            "in_flight": float(len(self.admitted) - len(self.released)),
-        }
+    async def metrics(self) -> list[list[Sample]]:
+        return [[gauge("router_in_flight", len(self.admitted) - len(self.released), model="fake")]]
 
 
 class FakeEngine:
@@ -197,6 +194,11 @@ class FakeEngine:
                 goal="fast",
                 options={"threshold": 0.5},
             ),
+        ]
+
+    async def metrics(self) -> list[list[Sample]]:
+        return [
+            [gauge("engine_running_sequences", len(self.running), replica=name)] for name in ("engine-1", "engine-2")
         ]
 
     async def health(self) -> None:

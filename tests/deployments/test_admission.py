@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import Any
 
@@ -49,6 +50,15 @@ def test_what_may_not_wait_starts_at_once_or_not_at_all() -> None:
     with pytest.raises(OverloadedError):
         queue.submit(entry("behind", is_spare=True), 1.0)
     assert set(queue.waiting) == {"waiting"}
+
+
+def test_refusals_are_counted_by_reason() -> None:
+    queue = queue_of(0, max_depth=2, owner_share=0.5)
+    queue.submit(entry("a", owner="one"), 1.0)
+    for key, owner in (("b", "one"), ("c", "two"), ("d", "three")):
+        with contextlib.suppress(OverloadedError):
+            queue.submit(entry(key, owner=owner), 1.0)
+    assert (queue.refused["key_share"], queue.refused["queue_full"]) == (1, 1)
 
 
 def test_nothing_starts_without_a_replica() -> None:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from deployments import replay
 from deployments.api_keys import ApiKey, KeyRing, digest
 from deployments.config import AppConfig
-from engine.errors import EngineDeadError
 from tests.deployments.fakes import FakeEngine, FakeRouter, http_client
 
 CONFIG = AppConfig.parse({"models": "fake=/x", "max_body_bytes": 2000})
@@ -126,60 +122,3 @@ async def test_the_documentation_is_complete() -> None:
                 described = schema["components"]["schemas"][name]
                 assert "examples" in described or any("examples" in one for one in described["properties"].values())
     assert "422" not in str(schema["paths"]), "there is no such answer"
-
-
-async def samples(client: httpx.AsyncClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    text = (await client.get("/metrics")).text
-    return {
-        (sample.name, frozenset((sample.labels | {"replica": ""}).items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.labels["replica"] == "replica-1"
-    }
-
-
-async def test_metrics_count_what_happened() -> None:
-    async with http_client(CONFIG, FakeEngine(["a", "b"]), FakeRouter()) as client:
-        await client.post("/v1/completions", json=BODY | {"n": 2})
-        await client.post("/v1/completions", json=BODY | {"stream": True})
-        await client.post("/v1/completions", json=BODY | {"model": "none"})
-        await client.get("/secret-path")
-        found = await samples(client)
-
-    def value(name: str, **labels: str) -> float:
-        return found[f"lacuna_{name}", frozenset((labels | {"replica": ""}).items())]
-
-    route = {"transport": "http", "route": "/v1/completions"}
-    assert value("requests_total", **route, model="fake", status="2xx") == 2
-    assert value("requests_total", **route, model="", status="4xx") == 1
-    assert value("requests_total", transport="http", route="none", model="", status="4xx") == 1
-    assert value("request_duration_seconds_count", **route) == 3
-    named = {"model": "fake", "strategy": "fast"}
-    assert value("completion_tokens_total", **named) == 6
-    assert value("prompt_tokens_total", **named) == 6, "once for both choices"
-    assert value("forwards_total", **named) == value("denoising_steps_total", **named) == 6
-    assert value("positions_computed_total", **named) == 48
-    assert value("tokens_per_forward_count", **named) == value("first_increment_seconds_count", **named) == 2
-    assert value("generation_duration_seconds_count", **named) == 2
-    assert value("generations_in_flight", model="fake") == 0
-    assert value("router_queue_depth") == 0
-    assert not any("secret-path" in str(key) or "'none'" in str(key[0]) for key in found)
-
-
-async def test_metrics_count_failures_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "MAX_REPLAYS", 0)
-    async with http_client(CONFIG, FakeEngine(fail_after=1, error=EngineDeadError("gone"))) as client:
-        await client.post("/v1/completions", json=BODY)
-        found = await samples(client)
-    labels = frozenset({"model": "fake", "error": "EngineDead", "replica": ""}.items())
-    assert found["lacuna_generation_errors_total", labels] == 1
-    cost = frozenset({"model": "fake", "strategy": "unfinished", "replica": ""}.items())
-    assert found["lacuna_completion_tokens_total", cost] == 1, "what was computed before the failure counts"
-
-
-async def test_every_metric_explains_itself() -> None:
-    async with http_client(CONFIG, FakeEngine()) as client:
-        text = (await client.get("/metrics")).text
-    families = list(text_string_to_metric_families(text))
-    assert len(families) >= 14
-    assert all(len(family.documentation) > 15 for family in families)

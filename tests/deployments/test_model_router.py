@@ -224,3 +224,42 @@ async def play(steps: list[Move], capacity: int) -> None:
     assert (router.load.queued, router.load.in_flight, router.load.work) == (0, 0, 0)
     assert all(not replica.shares for replica in router._pool.replicas.values())
     await router.close()
+
+
+async def test_the_report_counts_what_happened(fleet: FakeFleet) -> None:
+    router = router_of(fleet, depth=1, queue_timeout_s=0.05)
+    await router.admit(ask("a"))
+    for refusal, more in [
+        (DeadlineExceededError, {}),
+        (DeadlineExceededError, {"timeout_s": 0.02}),
+        (OverloadedError, {"is_spare": True}),
+    ]:
+        with pytest.raises(refusal):
+            await router.admit(ask("b", **more))
+    waiting = asyncio.create_task(router.admit(ask("c", timeout_s=0.04, api_key_name="key")))
+    await soon(lambda: router.load.queued == 1)
+    with pytest.raises(OverloadedError):
+        await router.admit(ask("d"))
+    with pytest.raises(DeadlineExceededError):
+        await waiting
+    router.lost("x")
+    router.lost("x")
+    report = router.report
+    assert report.refused == {
+        "queue_full": 1,
+        "key_share": 0,
+        "no_spare_place": 1,
+        "queue_timeout": 1,
+        "deadline": 2,
+    }
+    assert (report.admitted, report.lost_replicas, report.wanted_replicas) == (1, 1, None)
+    await router.close()
+
+
+async def test_the_report_counts_replicas_that_went_and_places_that_expired(
+    fleet: FakeFleet, router: ModelRouter
+) -> None:
+    await router.admit(ask("a", timeout_s=0.01))
+    await soon(lambda: router.report.expired_leases == 1)
+    fleet.ids = []
+    await soon(lambda: router.report.lost_replicas == 1)

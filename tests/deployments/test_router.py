@@ -73,3 +73,11 @@ async def test_release_of_unknown_keys_is_harmless(router: Router) -> None:
     await router.release("m", "never")
     await router.release("none", "never")
     assert await router.record_autoscaling_stats() == before
+
+
+async def test_samples_of_all_models(router: Router) -> None:
+    await router.admit(ask("a"))
+    samples = await router.metrics()
+    in_flight = {one.labels["model"]: one.value for one in samples if one.name == "router_in_flight"}
+    assert in_flight == {"m": 1, "other": 0}
+    assert [one.labels["model"] for one in samples if one.name == "router_wanted_replicas"] == ["m"]
