@@ -7,6 +7,7 @@ or cancelling it) aborts the request: its slot and pages are free before the nex
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -14,6 +15,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 from engine.config import EngineConfig
 from engine.core import EngineStats
@@ -30,6 +32,19 @@ logger = logging.getLogger(__name__)
 
 STALL_TIMEOUT_S = 300.0
 """A forward that takes longer than this counts as hung."""
+
+BEAT_S = 1.0
+"""How often an idle engine sends its followers a heartbeat."""
+
+
+class Followers(Protocol):
+    """The other ranks of a sharded engine. Both are called in the engine's thread, between forwards."""
+
+    def beat(self) -> None:
+        """Show them that the engine lives, and learn that they do; an exception ends the engine."""
+
+    def close(self, failure: BaseException | None) -> None:
+        """The engine has stopped, because of ``failure`` if it failed. Does not raise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,14 +77,17 @@ class _Stop:
 class AsyncEngine:
     """Owns the engine's thread and the subscribers of running requests."""
 
-    def __init__(self, engine: LLMEngine, *, stall_timeout_s: float = STALL_TIMEOUT_S) -> None:
+    def __init__(
+        self, engine: LLMEngine, *, stall_timeout_s: float = STALL_TIMEOUT_S, followers: Followers | None = None
+    ) -> None:
         self._engine = engine
+        self._followers = followers
         self._stall_timeout_s = stall_timeout_s
         self._inbox: SimpleQueue[_Add | _Abort | _Stop] = SimpleQueue()
         self._subscribers: dict[str, _Subscriber] = {}
         self._failure: BaseException | None = None
         self._ended = False
-        self._ending = threading.Lock()  # no request enters the inbox after its last reading
+        self._ending = threading.Lock()  # nothing enters inbox or subscribers once they have been emptied
         self._step_started_s: float | None = None
         self._stats = engine.stats()
         self._thread = threading.Thread(target=self._run, name="lacuna-engine", daemon=True)
@@ -101,6 +119,13 @@ class AsyncEngine:
             self._end_all()
         else:
             await asyncio.to_thread(self._thread.join)
+
+    def fail(self, error: BaseException) -> None:
+        """End every request with EngineDeadError now, from any thread, even while a forward hangs: for whoever learns
+        that the ranks cannot go on."""
+        self._failure = self._failure or error
+        self._end_all()
+        self._inbox.put(_Stop())
 
     def strategy(self, options: Mapping[str, object]) -> Strategy:
         """Validate a strategy's options; errors name the option."""
@@ -168,8 +193,10 @@ class AsyncEngine:
                 self._stats = self._engine.stats()
         except Exception as error:
             logger.exception("the engine failed; its requests are ended")
-            self._failure = error
+            self._failure = self._failure or error
         self._end_all()
+        if self._followers is not None:
+            self._followers.close(self._failure)
 
     def _step(self) -> None:
         self._step_started_s = time.monotonic()
@@ -177,11 +204,12 @@ class AsyncEngine:
         self._step_started_s = None
         deliveries: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Subscriber, RequestOutput]]]
         deliveries = defaultdict(list)
-        for output in outputs:
-            subscriber = self._subscribers[output.request_id]
-            deliveries[subscriber.loop].append((subscriber, output))
-            if output.finished:
-                del self._subscribers[output.request_id]
+        with self._ending:
+            for output in () if self._ended else outputs:
+                subscriber = self._subscribers[output.request_id]
+                deliveries[subscriber.loop].append((subscriber, output))
+                if output.finished:
+                    del self._subscribers[output.request_id]
         for loop, items in deliveries.items():
             _call(loop, items)
 
@@ -190,9 +218,12 @@ class AsyncEngine:
         idle = not self._engine.has_unfinished_requests()
         while True:
             try:
-                command = self._inbox.get(block=idle)
+                command = self._inbox.get(idle, None if self._followers is None else BEAT_S)
             except Empty:
-                return True
+                if not idle or self._followers is None:
+                    return True
+                self._followers.beat()
+                continue
             idle = False
             if isinstance(command, _Stop):
                 return False
@@ -203,26 +234,33 @@ class AsyncEngine:
 
     def _add(self, command: _Add) -> None:
         try:
-            self._engine.add(command.sequence)
+            with self._ending:
+                if self._ended:
+                    raise self._dead()
+                self._engine.add(command.sequence)
+                self._subscribers[command.sequence.request_id] = command.subscriber
         except LacunaError as error:
             _call(command.subscriber.loop, [(command.subscriber, error)])
-        else:
-            self._subscribers[command.sequence.request_id] = command.subscriber
 
     def _abort(self, command: _Abort) -> None:
-        if self._subscribers.get(command.request_id) is command.subscriber:
-            del self._subscribers[command.request_id]
+        with self._ending:
+            known = self._subscribers.get(command.request_id) is command.subscriber
+            if known:
+                del self._subscribers[command.request_id]
+        if known:
             self._engine.abort(command.request_id)
 
     def _end_all(self) -> None:
+        """Tell every consumer that the engine is dead; a second call finds none."""
         with self._ending:
             self._ended = True
-        pending = list(self._subscribers.values())
-        self._subscribers.clear()
-        while not self._inbox.empty():
-            command = self._inbox.get()
-            if isinstance(command, _Add):
-                pending.append(command.subscriber)
+            pending = list(self._subscribers.values())
+            self._subscribers.clear()
+        with contextlib.suppress(Empty):
+            while True:
+                command = self._inbox.get(block=False)
+                if isinstance(command, _Add):
+                    pending.append(command.subscriber)
         for subscriber in pending:
             _call(subscriber.loop, [(subscriber, self._dead())])
 

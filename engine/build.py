@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from engine.cache import CACHE_POLICIES
 from engine.cache.block_manager import BlockManager
 from engine.cache.kv_cache import KVCache
-from engine.config import EngineConfig, resolve_device, resolve_dtype
+from engine.config import EngineConfig, resolve_device, resolve_dtype, resolve_max_model_len
 from engine.core import EngineCore
 from engine.decoding import DECODERS
 from engine.decoding.decoder import Decoder
@@ -17,7 +18,7 @@ from engine.errors import ConfigError
 from engine.executor import Executor, LocalExecutor
 from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, IterationManager
 from engine.model_runner import ModelRunner
-from engine.models.checkpoint import Checkpoint
+from engine.models.checkpoint import Checkpoint, open_checkpoint
 from engine.models.loader import LoadProgress, load_model
 from engine.models.spec import DiffusionLM, ModelSpec
 from engine.parallel import ALONE, Ranks
@@ -54,6 +55,20 @@ def build_follower(
     return _make_runner(model, config, max_model_len, decoders)[0]
 
 
+def load_follower(
+    path: str | Path,
+    config: EngineConfig,
+    ranks: Ranks,
+    on_progress: Callable[[LoadProgress], None] | None = None,
+) -> ModelRunner:
+    """A follower's :meth:`engine.llm_engine.LLMEngine.from_pretrained`: its part of a checkpoint folder."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    checkpoint = open_checkpoint(path, config)
+    max_model_len = resolve_max_model_len(config, checkpoint.spec.max_position_embeddings)
+    return build_follower(checkpoint, config, max_model_len, ranks, on_progress)
+
+
 def _load(
     checkpoint: Checkpoint,
     config: EngineConfig,
@@ -68,6 +83,12 @@ def _load(
             f"{config.expert_parallel_size} need {config.layout.world_size} ranks, and this is a rank of "
             f"{ranks.layout.world_size}; `lacuna serve` starts as many as are needed",
             "tensor_parallel_size",
+        )
+    if spec.moe is None and config.expert_parallel_size > 1:
+        raise ConfigError(
+            f"expert_parallel_size {config.expert_parallel_size}: a {spec.architecture} has no experts to divide; "
+            "use tensor_parallel_size",
+            "expert_parallel_size",
         )
     if spec.attention == "bidirectional" and config.max_num_batched_tokens < max_model_len:
         raise ConfigError(

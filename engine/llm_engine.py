@@ -19,11 +19,14 @@ from engine.build import build_core
 from engine.config import EngineConfig, resolve_max_model_len
 from engine.core import EngineCore, EngineStats, SequenceUpdate
 from engine.errors import ConfigError, InvalidRequestError, OverloadedError
+from engine.executor import Executor, LocalExecutor
 from engine.input_processor import InputProcessor
+from engine.model_runner import ModelRunner
 from engine.models.checkpoint import open_checkpoint
 from engine.models.loader import LoadProgress
 from engine.models.spec import ModelSpec
 from engine.outputs import RequestOutput
+from engine.parallel import ALONE, Ranks
 from engine.presets.named import newest
 from engine.presets.table import strategies_of
 from engine.sampling_params import SamplingParams
@@ -69,8 +72,11 @@ class LLMEngine:
         path: str | Path,
         config: EngineConfig | None = None,
         on_progress: Callable[[LoadProgress], None] | None = None,
+        ranks: Ranks = ALONE,
+        executor: Callable[[ModelRunner], Executor] = LocalExecutor,
     ) -> LLMEngine:
-        """Load a checkpoint folder in its published layout.
+        """Load a checkpoint folder in its published layout; of a sharded model the leading rank's part, whose runner
+        ``executor`` wraps. The other ranks call :func:`engine.build.load_follower`.
 
         CheckpointError and ConfigError say what is wrong with the folder or the settings.
         """
@@ -81,7 +87,7 @@ class LLMEngine:
         spec = checkpoint.spec
         max_model_len = resolve_max_model_len(config, spec.max_position_embeddings)
         tokenizer = load_tokenizer(checkpoint.path, {spec.mask_token_id, *spec.stop_token_ids})
-        core = build_core(checkpoint, config, max_model_len, on_progress)
+        core = build_core(checkpoint, config, max_model_len, on_progress, ranks=ranks, executor=executor)
         return cls(core, spec, tokenizer, config, max_model_len)
 
     def strategy(self, options: Mapping[str, object]) -> Strategy:

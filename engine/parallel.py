@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import Store, TCPStore
 
 from engine.errors import ConfigError
 
@@ -166,8 +167,19 @@ ALONE = Ranks(ParallelLayout(), NoGroup(), NoGroup())
 """One rank that holds everything."""
 
 
-def join(layout: ParallelLayout, rank: int, init_method: str, device: torch.device, timeout_s: float) -> Ranks:
-    """Meet the other ranks at ``init_method`` (``tcp://host:port``; rank 0 listens there) and form the groups.
+def listen(world_size: int, timeout_s: float, port: int = 0) -> TCPStore:
+    """Rank 0's side of the place where the ranks meet: it listens on ``port``, 0 for any free one (``.port`` is it)."""
+    timeout = timedelta(seconds=timeout_s)
+    return TCPStore("0.0.0.0", port, world_size, is_master=True, timeout=timeout, wait_for_workers=False)
+
+
+def call(host: str, port: int, world_size: int, timeout_s: float) -> TCPStore:
+    """The other ranks' side; RuntimeError when nobody listens there within ``timeout_s``."""
+    return TCPStore(host, port, world_size, is_master=False, timeout=timedelta(seconds=timeout_s))
+
+
+def join(layout: ParallelLayout, rank: int, store: Store, device: torch.device, timeout_s: float) -> Ranks:
+    """Meet the other ranks at ``store`` and form the groups: gloo on CPUs, NCCL on CUDA devices.
 
     A collective that waits longer than ``timeout_s`` for another rank raises RuntimeError. One world per process.
     """
@@ -175,7 +187,7 @@ def join(layout: ParallelLayout, rank: int, init_method: str, device: torch.devi
         return ALONE
     backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=timeout_s)
-    dist.init_process_group(backend, init_method, timeout, layout.world_size, rank)
+    dist.init_process_group(backend, timeout=timeout, world_size=layout.world_size, rank=rank, store=store)
     world = dist.group.WORLD
     assert world is not None
     starts = range(0, layout.world_size, layout.tensor)

@@ -265,3 +265,65 @@ async def test_the_final_increment_carries_the_usage() -> None:
     assert [output.finished for output in outputs] == [False, True]
     assert outputs[-1].usage.completion_tokens == 8
     assert outputs[-1].usage.prompt_tokens == 4
+
+
+class Companions:
+    """Followers that count their heartbeats; ``fails`` makes them miss one."""
+
+    def __init__(self) -> None:
+        self.beats = threading.Semaphore(0)
+        self.fails = False
+        self.closed_with: list[BaseException | None] = []
+
+    def beat(self) -> None:
+        self.beats.release()
+        if self.fails:
+            raise RuntimeError("rank 1 does not answer")
+
+    def close(self, failure: BaseException | None) -> None:
+        self.closed_with.append(failure)
+
+
+@pytest.fixture
+def fast_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.async_engine.BEAT_S", 0.001)
+
+
+@pytest.mark.usefixtures("fast_beats")
+async def test_followers_hear_from_an_idle_engine_and_of_its_end() -> None:
+    followers = Companions()
+    async with running(scripted(), followers=followers) as engine:
+        for _ in range(3):
+            assert await asyncio.to_thread(followers.beats.acquire, timeout=PATIENCE_S)
+        assert (await consume(engine, make_request("a", [65], max_tokens=4))).finish_reason == "length"
+        assert await asyncio.to_thread(followers.beats.acquire, timeout=PATIENCE_S)
+        assert followers.closed_with == []
+    assert followers.closed_with == [None]
+
+
+@pytest.mark.usefixtures("fast_beats")
+async def test_a_missed_heartbeat_ends_the_engine() -> None:
+    followers = Companions()
+    followers.fails = True
+    async with running(scripted(), followers=followers) as engine:
+        assert await asyncio.to_thread(followers.beats.acquire, timeout=PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            while not followers.closed_with:  # noqa: ASYNC110 (the engine's thread sets it)
+                await asyncio.sleep(0.001)
+        with pytest.raises(EngineDeadError, match="rank 1 does not answer"):
+            engine.check_health()
+    assert [str(error) for error in followers.closed_with] == ["rank 1 does not answer"]
+
+
+async def test_requests_end_at_once_when_the_engine_is_declared_dead_during_a_forward() -> None:
+    executor = GatedExecutor()
+    async with running(scripted(executor=executor, max_num_seqs=1)) as engine:
+        consumers = [asyncio.ensure_future(consume(engine, make_request(name, [65], max_tokens=4))) for name in "ab"]
+        await executor.wait_until_begun()
+        engine.fail(RuntimeError("rank 1 died"))
+        for consumer in consumers:
+            with pytest.raises(EngineDeadError, match="rank 1 died"):
+                await asyncio.wait_for(consumer, PATIENCE_S)
+        with pytest.raises(EngineDeadError, match="rank 1 died"):
+            await consume(engine, make_request("late", [65], max_tokens=4))
+        executor.open()  # the forward comes back after all: nobody is left to hear of it
