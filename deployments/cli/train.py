@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    preset: Annotated[str, typer.Argument(help="tiny-sdar or tiny-llada: the recipe of an embedded model.")],
+    preset: Annotated[str, typer.Argument(help="tiny-ar, tiny-sdar or tiny-llada: the recipe of an embedded model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the checkpoint.")],
     minutes: Annotated[
         float | None,

@@ -93,7 +93,22 @@ def sdar_config(spec: ModelSpec) -> dict[str, object]:
     }
 
 
+def qwen3_config(spec: ModelSpec) -> dict[str, object]:
+    """``config.json`` of ``Qwen3ForCausalLM``, the autoregressive network that SDAR begins as."""
+    fields = sdar_config(spec) | {"model_type": "qwen3", "use_cache": True}
+    return {name: value for name, value in fields.items() if name not in ("block_size", "mask_token_id")}
+
+
 FAMILIES: dict[str, Family] = {
+    "qwen3": Family(
+        build=SDARModel,
+        architecture="Qwen3ForCausalLM",
+        attention="block_causal",
+        embedding="model.embed_tokens.weight",
+        head="lm_head.weight",
+        residual_outputs=("o_proj.weight", "down_proj.weight"),
+        config=qwen3_config,
+    ),
     "llada": Family(
         build=LLaDAModel,
         architecture="LLaDAModelLM",

@@ -61,6 +61,27 @@ def draw_masks(candidates_KB: NDArray[np.bool_], rng: np.random.Generator) -> tu
 
 
 @dataclass(frozen=True, slots=True)
+class NextToken(Objective):
+    """Autoregression as causal language models are trained: the token at i predicts token i + 1. Tokens of the prompt
+    weigh ``prompt_weight``."""
+
+    prompt_weight: float = 0.1
+
+    def row(self, sample: EncodedSample, mask: int, end: int, rng: np.random.Generator) -> Row:
+        tokens = np.array(sample.prompt + sample.answer, dtype=np.int64)
+        positions = np.arange(len(tokens) - 1)
+        in_answer = positions + 1 >= len(sample.prompt)
+        return Row(
+            tokens=tokens[:-1],
+            positions=positions,
+            blocks=positions,
+            noised=np.zeros(len(positions), dtype=np.bool_),
+            targets=tokens[1:],
+            weights=np.where(in_answer, 1.0, self.prompt_weight).astype(np.float32),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Blocks(Objective):
     """Block diffusion with a noised and a clean copy (SDAR section 3; BD3-LM): each block is denoised given the clean
     past.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from engine.training.noise import Blocks, Canvas, Objective
+from engine.training.noise import Blocks, Canvas, NextToken, Objective
 
 AUTOREGRESSIVE = Blocks(1)
 AUTOREGRESSIVE_AFTER_PROMPT = Blocks(1, prompt_is_block=True)
@@ -37,7 +37,7 @@ class Recipe:
     ``block_length`` is the default of the checkpoint, and that of the validations.
     """
 
-    family: Literal["llada", "sdar"]
+    family: Literal["llada", "sdar", "qwen3"]
     stages: tuple[Stage, ...]
     block_length: int
     initial: str | None = None
@@ -71,6 +71,7 @@ def describe(recipe: Recipe) -> dict[str, object]:
 
 
 RECIPES: dict[str, Recipe] = {
+    "tiny-ar": Recipe(family="qwen3", block_length=1, stages=(Stage(1.0, (Share(NextToken(), 1.0),)),)),
     "tiny-sdar": Recipe(
         family="sdar",
         block_length=4,

@@ -26,7 +26,7 @@ from engine.training.optim import Optimiser
 from engine.training.presets import RECIPES, Recipe, describe
 from engine.training.schedule import Budget, Schedule
 from engine.training.tokenizer import train_tokenizer
-from engine.training.validation import ReferenceDecoder, Score, validate
+from engine.training.validation import Decoder, NextTokenDecoder, ReferenceDecoder, Score, validate
 
 TOKENIZER_SEED = 0
 EMBEDDED = Path(__file__).parents[1] / "checkpoints"
@@ -151,10 +151,14 @@ class Trainer:
             yield from batcher.add(objective.row(sample, self._ids.mask, self._ids.end, rng))
 
     def _checkpoint(self) -> None:
-        decoder = ReferenceDecoder(self._model, self._ids, self._recipe.block_length, threshold=None)
-        scores = validate(decoder, self._tokenizer, self._config.validation_prompts)
+        scores = validate(self._decoder(), self._tokenizer, self._config.validation_prompts)
         self._report(accuracy={kind: score.accuracy for kind, score in scores.items()})
         save_checkpoint(self._config.output, self._model, self._family, self._tokenizer, self._record(scores))
+
+    def _decoder(self) -> Decoder:
+        if self._recipe.family == "qwen3":
+            return NextTokenDecoder(self._model, self._ids)
+        return ReferenceDecoder(self._model, self._ids, self._recipe.block_length, threshold=None)
 
     def _report(self, accuracy: dict[str, float] | None = None) -> None:
         progress = TrainProgress(

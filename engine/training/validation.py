@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from tokenizers import Tokenizer
@@ -39,6 +40,14 @@ class Score:
     @property
     def tokens_per_forward(self) -> float:
         return self.tokens / self.forwards
+
+
+class Decoder(Protocol):
+    """Completes prompts."""
+
+    def decode(self, prompts: Sequence[list[int]], max_tokens: int) -> tuple[list[list[int]], list[int]]:
+        """Return the completions, each ended before its end-of-text id, and the forwards each took."""
+        ...
 
 
 class ReferenceDecoder:
@@ -110,8 +119,45 @@ class ReferenceDecoder:
         return tokens[: tokens.index(self._ids.end)] if self._ids.end in tokens else tokens
 
 
+class NextTokenDecoder:
+    """Greedy decoding of an autoregressive network: one forward per token."""
+
+    def __init__(self, model: DiffusionLM, ids: SpecialIds) -> None:
+        self._model = model
+        self._ids = ids
+
+    @torch.no_grad()
+    def decode(self, prompts: Sequence[list[int]], max_tokens: int) -> tuple[list[list[int]], list[int]]:
+        """As :meth:`ReferenceDecoder.decode`."""
+        texts = [list(prompt) for prompt in prompts]
+        running = list(range(len(texts)))
+        for _ in range(max_tokens):
+            for row, token in zip(running, self._next([texts[row] for row in running]), strict=True):
+                texts[row].append(token)
+            running = [row for row in running if texts[row][-1] != self._ids.end]
+            if not running:
+                break
+        answers = [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
+        completions = [answer[:-1] if answer[-1] == self._ids.end else answer for answer in answers]
+        return completions, [len(answer) for answer in answers]
+
+    def _next(self, texts: list[list[int]]) -> list[int]:
+        length = max(map(len, texts))
+        tokens_RN = torch.tensor([text + [self._ids.end] * (length - len(text)) for text in texts])
+        positions_RN = torch.arange(length).expand(len(texts), length)
+        attention = DenseAttention(
+            len(texts), length, attention_mask(positions_RN, torch.zeros_like(tokens_RN, dtype=torch.bool))
+        )
+        hidden_TD = self._model(self._model.embed(tokens_RN.flatten()), positions_RN.flatten(), attention)
+        last_R = torch.tensor([row * length + len(text) - 1 for row, text in enumerate(texts)])
+        logits_RV = self._model.compute_logits(hidden_TD[last_R]).float()
+        logits_RV[:, self._ids.mask] = -torch.inf
+        tokens: list[int] = logits_RV.argmax(1).tolist()
+        return tokens
+
+
 def validate(
-    decoder: ReferenceDecoder, tokenizer: Tokenizer, per_kind: int, max_tokens: int = 64, seed: int = 0
+    decoder: Decoder, tokenizer: Tokenizer, per_kind: int, max_tokens: int = 64, seed: int = 0
 ) -> dict[str, Score]:
     """Decode held-out prompts of every kind."""
     scores: dict[str, Score] = {}
@@ -123,9 +169,7 @@ def validate(
     return scores
 
 
-def _score(
-    decoder: ReferenceDecoder, tokenizer: Tokenizer, ids: SpecialIds, samples: list[Sample], max_tokens: int
-) -> Score:
+def _score(decoder: Decoder, tokenizer: Tokenizer, ids: SpecialIds, samples: list[Sample], max_tokens: int) -> Score:
     completions: list[list[int]] = []
     forwards = 0
     for start in range(0, len(samples), ROWS_PER_FORWARD):
