@@ -16,7 +16,8 @@ ROW_LENGTHS = (48, 64, 80, 96, 128, 192, 256)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """R rows of N tokens. ``indices_M`` are the flat places (into R * N) that carry loss."""
+    """R rows of N tokens. ``indices_M`` are the flat places (into R * N) that carry loss, ``normaliser`` what their
+    weighted sum is divided by."""
 
     tokens_RN: Tensor
     positions_RN: Tensor
@@ -24,6 +25,7 @@ class Batch:
     indices_M: Tensor
     targets_M: Tensor
     weights_M: Tensor
+    normaliser: float
 
 
 def collate(rows: Sequence[Row], length: int, padding_id: int) -> Batch:
@@ -34,18 +36,24 @@ def collate(rows: Sequence[Row], length: int, padding_id: int) -> Batch:
     noised = np.zeros((len(rows), length), dtype=np.bool_)
     targets = np.zeros((len(rows), length), dtype=np.int64)
     weights = np.zeros((len(rows), length), dtype=np.float32)
+    samples = np.zeros((len(rows), length), dtype=np.int64)
     for index, row in enumerate(rows):
         used = (index, slice(0, len(row)))
         tokens[used], positions[used], blocks[used] = row.tokens, row.positions, row.blocks
         noised[used], targets[used], weights[used] = row.noised, row.targets, row.weights
+        if row.samples is not None:
+            samples[used] = row.samples
     indices = np.flatnonzero(weights)
     return Batch(
         tokens_RN=torch.from_numpy(tokens),
         positions_RN=torch.from_numpy(positions),
-        mask_R1NN=attention_mask(torch.from_numpy(blocks), torch.from_numpy(noised)),
+        mask_R1NN=attention_mask(
+            torch.from_numpy(blocks), torch.from_numpy(noised), torch.from_numpy(samples) if samples.any() else None
+        ),
         indices_M=torch.from_numpy(indices),
         targets_M=torch.from_numpy(targets.reshape(-1)[indices]),
         weights_M=torch.from_numpy(weights.reshape(-1)[indices]),
+        normaliser=sum(float(row.weights.sum()) if row.normaliser is None else row.normaliser for row in rows),
     )
 
 

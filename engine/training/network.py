@@ -65,4 +65,4 @@ def batch_loss(
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         hidden_TD = compute_hidden(model, batch.tokens_RN, batch.positions_RN, batch.mask_R1NN)
         logits_MV = model.compute_logits(hidden_TD[batch.indices_M])
-    return weighted_cross_entropy(logits_MV, batch.targets_M, batch.weights_M)
+    return weighted_cross_entropy(logits_MV, batch.targets_M, batch.weights_M, batch.normaliser)

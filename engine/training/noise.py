@@ -26,7 +26,11 @@ CANVAS_MULTIPLES = (8, 8, 8, 16, 32, 32, 64, 64, 128)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One training row of n tokens; ``weights`` is 0 where there is no loss, ``targets`` is then arbitrary."""
+    """One training row of n tokens; ``weights`` is 0 where there is no loss, ``targets`` is then arbitrary.
+
+    ``samples`` numbers the samples of a packed row (None: one), which do not see each other. The loss is the weighted
+    sum divided by ``normaliser`` (None: by the sum of the weights); those of a batch add up.
+    """
 
     tokens: IntArray
     positions: IntArray
@@ -34,6 +38,8 @@ class Row:
     noised: NDArray[np.bool_]
     targets: IntArray
     weights: FloatArray
+    samples: IntArray | None = None
+    normaliser: float | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -166,12 +172,15 @@ def draw_canvas_len(answer_len: int, rng: np.random.Generator) -> int:
     return answer_len + int(rng.integers(0, multiple)) if share < 0.15 else rounded
 
 
-def attention_mask(blocks_RN: Tensor, noised_RN: Tensor) -> Tensor:
-    """Boolean ``[R, 1, N, N]``, True where the query may see the key. Padding and the rest do not see each other."""
+def attention_mask(blocks_RN: Tensor, noised_RN: Tensor, samples_RN: Tensor | None = None) -> Tensor:
+    """Boolean ``[R, 1, N, N]``, True where the query may see the key. Padding and the rest do not see each other, nor
+    do different samples."""
     query, key = blocks_RN[:, :, None], blocks_RN[:, None, :]
     query_noised, key_noised = noised_RN[:, :, None], noised_RN[:, None, :]
     earlier_or_own_clean = (key < query) | ((key == query) & ~query_noised)
     allowed = torch.where(key_noised, query_noised & (key == query), earlier_or_own_clean)
     allowed &= (key != PADDING_BLOCK) & (query != PADDING_BLOCK)
+    if samples_RN is not None:
+        allowed &= samples_RN[:, :, None] == samples_RN[:, None, :]
     itself = torch.eye(blocks_RN.shape[1], dtype=torch.bool, device=blocks_RN.device)
     return (allowed | itself)[:, None]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 
 from engine.training.batches import collate
+from engine.training.block_diffusion import BlockDiffusion, pack
 from engine.training.data import EncodedSample
-from engine.training.noise import Blocks, Canvas, Objective, Row, attention_mask
+from engine.training.noise import Blocks, Canvas, NextToken, Objective, Row, attention_mask
 
 MASK, END = 1, 0
 SAMPLE = EncodedSample([2, 3, 100, 101, 102, 4], [200, 201, 202, 203, 204, END])
@@ -90,3 +93,43 @@ def test_padding_sees_itself_and_is_seen_by_nothing() -> None:
     length = len(draw(Canvas(None)))
     assert not batch.mask_R1NN[0, 0, :length, length:].any()
     assert torch.equal(batch.mask_R1NN[0, 0, length:, :].nonzero()[:, 1], torch.arange(length, 128))
+
+
+@pytest.mark.parametrize("stage", ["cpt", "sft"])
+def test_block_diffusion_trains_whole_blocks_and_counts_what_it_trains(stage: Literal["cpt", "sft"]) -> None:
+    for seed in range(20):
+        row = BlockDiffusion(4, stage).row(SAMPLE, MASK, END, np.random.default_rng(seed))
+        first = len(SAMPLE.prompt) if stage == "sft" else 0
+        assert len(row) == 2 * 12
+        assert row.normaliser == 12 - first
+        masked = np.flatnonzero(row.weights)
+        assert len(masked)
+        assert (row.tokens[masked] == MASK).all()
+        assert (row.positions[masked] >= first).all()
+        assert row.noised[masked].all()
+        (weight,) = set(row.weights[masked].tolist())
+        assert 1 <= weight <= 1000
+        sees = allowed(row)
+        for query in masked:
+            assert (row.positions[sees[query] & ~row.noised] < row.positions[query] // 4 * 4).all()
+
+
+def test_next_token_predicts_what_follows_and_sees_nothing_of_it() -> None:
+    row = draw(NextToken(prompt_weight=0.5))
+    full = [*SAMPLE.prompt, *SAMPLE.answer]
+    assert row.tokens.tolist() == full[:-1]
+    assert row.targets.tolist() == full[1:]
+    assert row.weights.tolist() == [0.5] * 5 + [1.0] * 6
+    assert (allowed(row) == np.tri(len(row), dtype=bool)).all()
+
+
+def test_packed_samples_do_not_see_each_other() -> None:
+    rows = [BlockDiffusion(4).row(SAMPLE, MASK, END, np.random.default_rng(seed)) for seed in range(3)]
+    packed = pack(rows)
+    batch = collate([packed], len(packed) + 5, END)
+    mask = batch.mask_R1NN[0, 0].numpy()
+    for index, row in enumerate(rows):
+        own = slice(24 * index, 24 * (index + 1))
+        assert (mask[own, own] == allowed(row)).all()
+        assert mask[own].sum() == allowed(row).sum()
+    assert batch.normaliser == sum(row.normaliser or 0 for row in rows)

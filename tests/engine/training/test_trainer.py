@@ -7,13 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.llm_engine import LLMEngine
 from engine.sampling_params import SamplingParams
+from engine.training.checkpoint import load_weights
+from engine.training.data import SpecialIds, encode_prompt
+from engine.training.families import FAMILIES
+from engine.training.network import recipe_spec
 from engine.training.presets import RECIPES
 from engine.training.trainer import TrainConfig, Trainer, TrainProgress, train
+from engine.training.validation import NextTokenDecoder
 
 SMALL = {
     "hidden_size": 32,
@@ -43,7 +51,7 @@ def run(preset: str, output: Path, *, steps: int, initial: Path | None = None) -
     return reports
 
 
-@pytest.mark.parametrize("preset", RECIPES)
+@pytest.mark.parametrize("preset", ["tiny-sdar", "tiny-llada"])
 def test_a_run_learns_and_leaves_a_checkpoint_that_the_engine_serves(preset: str, tmp_path: Path) -> None:
     reports = run(preset, tmp_path / "model", steps=30)
     assert reports[20].loss < 0.9 * reports[0].loss
@@ -55,6 +63,27 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_the_engine_serves(preset: str
     engine = LLMEngine.from_pretrained(tmp_path / "model", EngineConfig(device="cpu"))
     (output,) = engine.generate(["What is 2 + 3?"], SamplingParams(max_tokens=8))
     assert output.finish_reason in ("stop", "length")
+
+
+def test_the_autoregressive_base_is_a_qwen3_that_transformers_runs(tmp_path: Path) -> None:
+    reports = run("tiny-ar", tmp_path / "model", steps=30)
+    assert reports[-1].loss < 0.95 * reports[0].loss
+    published = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    assert type(published).__name__ == "Qwen3ForCausalLM"
+    tokenizer = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
+    ids = SpecialIds.of(tokenizer)
+    recipe = replace(RECIPES["tiny-ar"], **SMALL)
+    model = FAMILIES["qwen3"].build(recipe_spec(recipe, FAMILIES["qwen3"], ids))
+    load_weights(model, tmp_path / "model")
+    prompts = [encode_prompt(tokenizer, ids, text) for text in ("What is 2 + 3?", "Tom has 4 apples.")]
+    completions, forwards = NextTokenDecoder(model, ids).decode(prompts, 8)
+    for prompt, completion, steps in zip(prompts, completions, forwards, strict=True):
+        generated = published.generate(
+            torch.tensor([prompt]), max_new_tokens=8, do_sample=False, suppress_tokens=[ids.mask]
+        )
+        expected = generated[0, len(prompt) :].tolist()
+        assert steps == len(expected)
+        assert completion == [token for token in expected if token != ids.end]
 
 
 def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
