@@ -218,8 +218,12 @@ class AppConfig(Settings):
         "of a YAML or JSON file with such a list; empty: everyone.",
     )
     open_paths: Annotated[list[str], BeforeValidator(from_text)] = Field(
-        default=["/health", "/healthz", "/docs", "/openapi.json"],
-        description="HTTP paths that need no API key; `/health` stands for the gRPC health service too.",
+        default=["/health", "/healthz", "/docs", "/openapi.json", "/playground", "/playground/*"],
+        description="HTTP paths that need no API key; `/*` at the end stands for all paths below. `/health` stands for "
+        "the gRPC health service too.",
+    )
+    playground: bool = Field(
+        default=True, description="Serve the browser playground at /playground; what it asks for needs a key as ever."
     )
     ingress_replicas: int = Field(default=1, ge=1, description="Processes that speak HTTP and gRPC with clients.")
     graceful_shutdown_timeout_s: float = Field(

@@ -19,6 +19,7 @@ from deployments.http_gate import HttpGate, caller_of
 from deployments.metered import MeteredService
 from deployments.openai_api import schemas
 from deployments.openai_api.requests import ChatBody, CompletionBody, InfillBody, RequestBody
+from deployments.playground.routes import add_playground_routes
 
 DESCRIPTION = """Diffusion language models behind OpenAI's API.
 
@@ -68,6 +69,8 @@ def build_http_app(service: MeteredService, config: AppConfig, keys: KeyRing) ->
     _add_information(app, http, security)
     experiments = ExperimentsApi(service, config)
     add_experiment_routes(app, lambda: experiments, security, _errors())
+    if config.playground:
+        add_playground_routes(app)
     return app
 
 

@@ -33,6 +33,7 @@ class HttpGate:
         self._app = app
         self._keys = keys
         self._open_paths = frozenset(open_paths)
+        self._open_below = tuple(path.removesuffix("*") for path in open_paths if path.endswith("/*"))
         self._max_body_bytes = max_body_bytes
         self._metrics = metrics
 
@@ -83,7 +84,8 @@ class HttpGate:
         headers = Headers(scope=scope)
         check_request_id(request_id)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        name = "" if path in self._open_paths else self._keys.authenticate(headers.get("authorization"))
+        is_open = path in self._open_paths or path.startswith(self._open_below)
+        name = "" if is_open else self._keys.authenticate(headers.get("authorization"))
         return Caller(
             request_id=request_id,
             api_key_name=name,

@@ -1,0 +1,131 @@
+// @ts-check
+/** One strategy beside the other: its form, its canvas, its counters and what has become of its run. */
+
+import { ApiError } from "./api.js";
+import { CanvasView } from "./canvas_view.js";
+import { element } from "./dom.js";
+import { Recording } from "./recording.js";
+import { StrategyForm } from "./strategy_form.js";
+
+/** @typedef {import("./recording.js").Counters} Counters */
+
+/** @type {[string, string, (counters: Counters) => string][]} name, label and text of each counter */
+const COUNTERS = [
+  ["step", "step", (counters) => String(counters.step)],
+  ["forwards", "forwards", (counters) => String(counters.forwards)],
+  ["tpf", "tokens/forward", (counters) => counters.tokensPerForward.toFixed(2)],
+  ["speed", "tokens/s", (counters) => counters.tokensPerS.toFixed(counters.tokensPerS < 100 ? 1 : 0)],
+  ["elapsed", "elapsed", (counters) => `${(counters.elapsedMs / 1000).toFixed(2)} s`],
+  ["filled", "filled", (counters) => `${counters.filled} of ${counters.length}`],
+];
+
+export class Lane {
+  /**
+   * @param {HTMLElement} root
+   * @param {string} name
+   */
+  constructor(root, name) {
+    this.name = name;
+    this.recording = new Recording();
+    this.isRunning = false;
+    this.form = new StrategyForm(element("div", { className: "strategy" }), name);
+    this.state = element("p", { className: "state" });
+    this.error = element("p", { className: "error", role: "alert", hidden: true });
+    /** @type {Map<string, HTMLElement>} */
+    this.counters = new Map(COUNTERS.map(([key]) => [key, element("dd", { id: `${name}-count-${key}` }, "–")]));
+    this.canvas = element("div", {
+      id: `${name}-canvas`, className: "canvas", role: "listbox", tabIndex: 0, ariaLabel: `Canvas of strategy ${name}`,
+    });
+    const details = element("p", { className: "details" });
+    this.view = new CanvasView(this.canvas, details);
+    this.text = element("output", { id: `${name}-text`, className: "text" });
+    this.usage = element("p", { id: `${name}-usage`, className: "usage" });
+    root.append(
+      this.form.root,
+      element("dl", { className: "counters" }, ...COUNTERS.map(([key, label]) => this.#counter(key, label))),
+      element("div", { className: "over" }, this.state, details),
+      this.error,
+      this.canvas,
+      element("h3", {}, "Final text"),
+      this.text,
+      this.usage,
+    );
+  }
+
+  /**
+   * Run and record. A failure is shown here; it is handed back for what concerns the whole page.
+   *
+   * @param {(recording: Recording) => Promise<void>} work
+   * @param {AbortSignal} signal
+   * @returns {Promise<ApiError | null>}
+   */
+  async run(work, signal) {
+    this.recording = new Recording();
+    this.isRunning = true;
+    this.error.hidden = true;
+    this.state.textContent = "waiting for the server …";
+    try {
+      await work(this.recording);
+      this.state.textContent = "complete";
+      return null;
+    } catch (error) {
+      if (signal.aborted) {
+        this.state.textContent = "stopped";
+        return null;
+      }
+      if (!(error instanceof ApiError)) throw error;
+      this.#fail(error);
+      return error;
+    } finally {
+      this.isRunning = false;
+    }
+  }
+
+  /**
+   * Show a step of the recording, the last one where there are no more.
+   *
+   * @param {number} position
+   */
+  show(position) {
+    const { frames, usage } = this.recording;
+    const counters = this.recording.counters(position);
+    for (const [key, , format] of COUNTERS) {
+      const node = this.counters.get(key);
+      if (node) node.textContent = frames.length ? format(counters) : "–";
+    }
+    if (this.isRunning && frames.length) this.state.textContent = "denoising";
+    const isLast = position >= frames.length - 1;
+    const { canvas } = this.recording.frame(position);
+    this.view.show(canvas);
+    this.text.textContent = canvas.text;
+    this.usage.textContent = isLast && usage ? describe(usage) : "";
+  }
+
+  /** @param {ApiError} error */
+  #fail(error) {
+    const again = error.retryAfterS === null ? "" : ` Try again in ${error.retryAfterS} s.`;
+    const request = error.requestId === null ? "" : ` (request ${error.requestId})`;
+    this.state.textContent = "failed";
+    this.error.textContent = `${error.message}${again}${request}`;
+    this.error.hidden = false;
+    this.form.blame(error.param, error.message);
+  }
+
+  /**
+   * @param {string} key
+   * @param {string} label
+   */
+  #counter(key, label) {
+    return element("div", {}, element("dt", {}, label), this.counters.get(key) ?? "");
+  }
+}
+
+/** @param {any} usage */
+function describe(usage) {
+  const { diffusion } = usage;
+  const name = diffusion.strategy ? ` · ${diffusion.strategy.name}` : "";
+  return (
+    `${usage.prompt_tokens} prompt + ${usage.completion_tokens} completion tokens · ${diffusion.forwards} forwards · ` +
+    `${diffusion.tokens_per_forward} tokens per forward · ${diffusion.positions_computed} positions computed${name}`
+  );
+}
