@@ -84,18 +84,7 @@ def _load(
             f"{ranks.layout.world_size}; `lacuna serve` starts as many as are needed",
             "tensor_parallel_size",
         )
-    if spec.moe is None and config.expert_parallel_size > 1:
-        raise ConfigError(
-            f"expert_parallel_size {config.expert_parallel_size}: a {spec.architecture} has no experts to divide; "
-            "use tensor_parallel_size",
-            "expert_parallel_size",
-        )
-    if spec.attention == "bidirectional" and config.max_num_batched_tokens < max_model_len:
-        raise ConfigError(
-            f"max_num_batched_tokens {config.max_num_batched_tokens} is smaller than max_model_len {max_model_len}: a "
-            "bidirectional model computes a whole canvas in one forward; raise the one or lower the other",
-            "max_num_batched_tokens",
-        )
+    check_settings(spec, config, max_model_len)
     device = resolve_device(config)
     dtype = resolve_dtype(config, device, checkpoint.weights.dtype)
     return load_model(checkpoint.path, spec, dtype, device, on_progress, ranks)
@@ -116,7 +105,7 @@ def assemble_core(
         for name in CACHE_POLICIES
         if spec.attention in (policy := CACHE_POLICIES.get(name)).patterns
     }
-    slots = SlotTable(config.max_num_seqs, _slot_len(spec, max_model_len), spec.mask_token_id)
+    slots = SlotTable(config.max_num_seqs, slot_length(spec, max_model_len), spec.mask_token_id)
     return EngineCore(
         Scheduler(config.max_num_seqs, config.max_queue_len, blocks),
         blocks,
@@ -137,15 +126,31 @@ def _make_runner(
 ) -> tuple[ModelRunner, BlockManager]:
     """The runner of a rank, and the manager of pages, which only the leading rank needs afterwards."""
     weight = next(model.parameters())
-    slot_len = _slot_len(model.spec, max_model_len)
+    slot_len = slot_length(model.spec, max_model_len)
     blocks = make_block_manager(config, weight.device, slot_len)
     cache = _allocate_cache(model, blocks, weight.dtype, weight.device)
     return ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders), blocks
 
 
-def _slot_len(spec: ModelSpec, max_model_len: int) -> int:
-    aligned = MAX_ALIGNED_BLOCK_LENGTH - 1 if spec.attention == "block_causal" else 0
-    return max_model_len + aligned
+def check_settings(spec: ModelSpec, config: EngineConfig, max_model_len: int) -> None:
+    """ConfigError where a model cannot be divided or computed as the settings say."""
+    if spec.moe is None and config.expert_parallel_size > 1:
+        raise ConfigError(
+            f"expert_parallel_size {config.expert_parallel_size}: a {spec.architecture} has no experts to divide; "
+            "use tensor_parallel_size",
+            "expert_parallel_size",
+        )
+    if spec.attention == "bidirectional" and config.max_num_batched_tokens < max_model_len:
+        raise ConfigError(
+            f"max_num_batched_tokens {config.max_num_batched_tokens} is smaller than max_model_len {max_model_len}: a "
+            "bidirectional model computes a whole canvas in one forward; raise the one or lower the other",
+            "max_num_batched_tokens",
+        )
+
+
+def slot_length(spec: ModelSpec, max_model_len: int) -> int:
+    """Canvas positions of a slot: those of a request, and for a block-causal model the rest of its last block."""
+    return max_model_len + (MAX_ALIGNED_BLOCK_LENGTH - 1 if spec.attention == "block_causal" else 0)
 
 
 def make_block_manager(config: EngineConfig, device: torch.device, slot_len: int) -> BlockManager:

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from deployments.cli.compare import compare
+from deployments.cli.doctor import doctor
 from deployments.cli.evaluate import evaluate
 from deployments.cli.experiment import experiment
 from deployments.cli.generate import generate
@@ -31,6 +32,7 @@ app = typer.Typer(
 KNOBS = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("generate", context_settings=KNOBS)(generate)
 app.command("serve")(serve)
+app.command("doctor")(doctor)
 app.command("eval", context_settings=KNOBS)(evaluate)
 app.command("compare")(compare)
 app.add_typer(experiment, name="experiment")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from deployments.cli.size import size
 from deployments.config import EMBEDDED_MODELS, resolve_checkpoint
 
 models = typer.Typer(help="The embedded models, and what a checkpoint holds.", invoke_without_command=True)
@@ -43,3 +44,6 @@ def inspect(
     print(json.dumps(report.to_dict()) if as_json else report.to_text())
     if not report.supported:
         raise typer.Exit(1)
+
+
+models.command("size")(size)

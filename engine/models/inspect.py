@@ -86,12 +86,18 @@ class CheckpointReport:
             ("supported", "yes" if self.supported else "no", self.problem or ""),
             ("architecture", self.architecture or "unknown", self.family),
             ("parameters", _count(self.parameters), dtypes),
-            ("weights", _size(self.stored_bytes), f"{self._files()}; {_size(self.float32_bytes)} as float32"),
+            (
+                "weights",
+                format_bytes(self.stored_bytes),
+                f"{self._files()}; {format_bytes(self.float32_bytes)} as float32",
+            ),
             ("tokenizer", "yes" if self.has_tokenizer else "no", "" if self.has_tokenizer else "token ids only"),
         ]
         lines += [(name.replace("_", " "), fact.value, fact.source) for name, fact in self.facts.items()]
         if self.supported:
-            lines.append(("K/V of 1000 positions", _size(self.kv_bytes_per_1k), "float32; half of it in bfloat16"))
+            lines.append(
+                ("K/V of 1000 positions", format_bytes(self.kv_bytes_per_1k), "float32; half of it in bfloat16")
+            )
             lines.append(("cache policies", ", ".join(self.cache_policies), "decoders: all of `lacuna strategies`"))
             lines.append(("default strategy", self.default_strategy, "of requests that name none"))
         return lines
@@ -203,7 +209,8 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def _size(number: int) -> str:
+def format_bytes(number: int) -> str:
+    """For people: two decimals of the largest binary unit that fits."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if number >= size:
             return f"{number / size:.2f} {unit}"
