@@ -38,7 +38,7 @@ export class Lane {
     });
     const details = element("p", { className: "details" });
     this.view = new CanvasView(this.canvas, details);
-    this.text = element("output", { id: `${name}-text`, className: "text" });
+    this.text = element("p", { id: `${name}-text`, className: "text" });
     this.usage = element("p", { id: `${name}-usage`, className: "usage" });
     root.append(
       this.form.root,

@@ -14,7 +14,7 @@
  * @property {number} forwards
  * @property {number} filled positions that hold a token
  * @property {number} length positions of the canvas
- * @property {number} tokens final tokens of the answer
+ * @property {number} tokens those of the answer at its end, all that are filled before
  * @property {number} tokensPerForward
  * @property {number} tokensPerS
  * @property {number} elapsedMs
@@ -28,6 +28,7 @@ export class Recording {
     this.frames = [];
     /** @type {any} */
     this.usage = null;
+    this.isComplete = false;
   }
 
   /**
@@ -55,6 +56,7 @@ export class Recording {
     const { denoising_steps: step, forwards } = usage.diffusion;
     this.frames = [{ canvas: { ...canvas, step }, forwards, elapsedMs }];
     this.usage = usage;
+    this.isComplete = true;
   }
 
   /**
@@ -71,14 +73,16 @@ export class Recording {
    */
   counters(index) {
     const { canvas, forwards, elapsedMs } = this.frame(index);
+    const filled = countFilled(canvas);
+    const tokens = this.isComplete && index >= this.frames.length - 1 ? canvas.committed : filled;
     return {
       step: canvas.step,
       forwards,
-      filled: countFilled(canvas),
+      filled,
       length: canvas.cells.filter((cell) => cell.state !== "given").length,
-      tokens: canvas.committed,
-      tokensPerForward: forwards ? canvas.committed / forwards : 0,
-      tokensPerS: elapsedMs ? (1000 * canvas.committed) / elapsedMs : 0,
+      tokens,
+      tokensPerForward: forwards ? tokens / forwards : 0,
+      tokensPerS: elapsedMs ? (1000 * tokens) / elapsedMs : 0,
       elapsedMs,
     };
   }
@@ -100,6 +104,7 @@ export class Recording {
 
   /** @param {number} elapsedMs */
   #finish(elapsedMs) {
+    this.isComplete = true;
     const last = this.frames.pop();
     if (last) this.frames.push({ ...last, canvas: finished(last.canvas), elapsedMs });
   }
