@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from engine.errors import ConfigError
-from engine.parallel import ParallelLayout
+from engine.parallel import ExpertDispatch, ParallelLayout
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,13 @@ class EngineConfig:
     expert_parallel_size: Annotated[
         int, Ge(1), Le(1024), Field(description="Ranks that share the experts of a mixture-of-experts model.")
     ] = 1
+    expert_dispatch: Annotated[
+        ExpertDispatch,
+        Field(
+            description="How tokens reach experts of other ranks. all_reduce: every rank computes all tokens with its "
+            "experts. all_to_all: rows travel to their experts; for more than 16 ranks or so."
+        ),
+    ] = "all_reduce"
     fused: Annotated[
         bool, Field(description="Fuse prefill and commit with denoising; off: a forward for each, as references do.")
     ] = True
@@ -96,7 +103,7 @@ class EngineConfig:
     @property
     def layout(self) -> ParallelLayout:
         """How the model is divided over ranks; ConfigError when the numbers do not fit together."""
-        return ParallelLayout(self.tensor_parallel_size, self.expert_parallel_size)
+        return ParallelLayout(self.tensor_parallel_size, self.expert_parallel_size, self.expert_dispatch)
 
 
 def parse_engine_config(options: Mapping[str, object]) -> EngineConfig:

@@ -76,7 +76,8 @@ class ModelRunner:
         tokens_T = self._canvas.gather(self._tensor(slot_T), positions_T)
         drift = None
         if plan.drift is not None:
-            drift = DriftMeter(self._tensor(plan.drift.token_M), self._tensor(plan.drift.block_M), len(plan.decoded))
+            measured = (self._tensor(plan.drift.token_M), self._tensor(plan.drift.block_M))
+            drift = DriftMeter(*measured, len(plan.decoded), self._model.ranks.tensor)
         attention = SDPAAttention(self._cache, plan.rows, self._page_table, drift)
         clock = ForwardClock(self._device)
         embeddings_TD = self._model.embed(tokens_T)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.distributed as dist
@@ -103,6 +103,11 @@ class ProcessGroup:
         return result
 
 
+ExpertDispatch = Literal["all_reduce", "all_to_all"]
+"""How tokens and experts of different ranks meet: every rank computes all tokens as far as its experts go and the
+outputs are summed up, or each rank looks after a share of the tokens and their rows travel to the experts' ranks."""
+
+
 @dataclass(frozen=True, slots=True)
 class ParallelLayout:
     """How a model is divided: heads, dense layers and vocabulary over ``tensor`` ranks, experts over ``expert`` ranks.
@@ -113,6 +118,7 @@ class ParallelLayout:
 
     tensor: int = 1
     expert: int = 1
+    dispatch: ExpertDispatch = "all_reduce"
 
     def __post_init__(self) -> None:
         small, large = sorted((self.tensor, self.expert))
@@ -121,6 +127,13 @@ class ParallelLayout:
                 f"tensor_parallel_size {self.tensor} and expert_parallel_size {self.expert}: the larger must be a "
                 "multiple of the smaller",
                 "expert_parallel_size",
+            )
+        if self.dispatch == "all_to_all" and self.expert < self.tensor:
+            raise ConfigError(
+                f"expert_dispatch all_to_all sends a token to the one rank that has its expert, but with "
+                f"tensor_parallel_size {self.tensor} and expert_parallel_size {self.expert} ranks share each expert; "
+                f"use all_reduce, or expert_parallel_size {self.tensor}",
+                "expert_dispatch",
             )
 
     @property

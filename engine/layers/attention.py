@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from engine.attention.backend import AttentionBackend
+from engine.layers.division import head_parts
 from engine.layers.linear import Linear, PackedLinear
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import rotate
+from engine.parallel import ALONE, Group
 
 
 class SelfAttention(nn.Module):
@@ -15,7 +17,7 @@ class SelfAttention(nn.Module):
 
     ``qk_norm_eps`` switches on an RMS norm of each query and key head before the rotation (one weight of size
     ``head_dim`` for all query heads, one for all key heads). ``bias`` is that of the packed projection, and of
-    ``o_proj`` too unless ``output_bias`` says otherwise.
+    ``o_proj`` too unless ``output_bias`` says otherwise. The ranks of ``group`` have a part of the heads each.
     """
 
     def __init__(
@@ -28,12 +30,19 @@ class SelfAttention(nn.Module):
         bias: bool = False,
         output_bias: bool | None = None,
         qk_norm_eps: float | None = None,
+        group: Group = ALONE.tensor,
     ) -> None:
         super().__init__()
         self.head_dim = head_dim
+        query_part, kv_part = head_parts(group.part, num_heads, num_kv_heads)
+        queries, keys = (
+            (start * head_dim, end * head_dim)
+            for start, end in (query_part.span(num_heads), kv_part.span(num_kv_heads))
+        )
         sizes = (num_heads * head_dim, num_kv_heads * head_dim, num_kv_heads * head_dim)
-        self.qkv_proj = PackedLinear(hidden_size, sizes, bias=bias)
-        self.o_proj = Linear(num_heads * head_dim, hidden_size, bias=bias if output_bias is None else output_bias)
+        self.qkv_proj = PackedLinear(hidden_size, sizes, bias=bias, outputs=(queries, keys, keys))
+        output_bias = bias if output_bias is None else output_bias
+        self.o_proj = Linear(num_heads * head_dim, hidden_size, bias=output_bias, inputs=queries, group=group)
         self.q_norm = RMSNorm(head_dim, qk_norm_eps) if qk_norm_eps is not None else None
         self.k_norm = RMSNorm(head_dim, qk_norm_eps) if qk_norm_eps is not None else None
 

@@ -1,40 +1,78 @@
-"""Linear projections. Parameters are allocated and left uninitialised: a loader or a trainer fills them."""
+"""Linear projections. Parameters are allocated and left uninitialised: a loader or a trainer fills them.
+
+Between the two projections of a sublayer its width is divided over the ranks of a group: the first makes a rank's part
+of the width (:class:`PackedLinear`), the second sums up what the parts contribute (:class:`Linear`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine.layers.division import Division, Span
+from engine.parallel import ALONE, Group
+
 
 class Linear(nn.Module):
-    """``x @ weight.T + bias`` with ``weight`` of shape ``[out, in]``."""
+    """``x @ weight.T + bias`` with ``weight`` of shape ``[out, in]``.
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
+    ``inputs`` is the range of the input that this rank of ``group`` has, with those columns of the weight; None: all.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        inputs: Span | None = None,
+        group: Group = ALONE.tensor,
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        start, end = inputs or (0, in_features)
+        self._group = group
+        self._adds_bias = group.part.index == 0
+        self.weight = nn.Parameter(torch.empty(out_features, end - start))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.divisions: Mapping[str, Sequence[Division]] = {"weight": (Division(1, in_features, ((start, end),)),)}
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight, self.bias)
+        return self._group.all_reduce(self.partial(x))
+
+    def partial(self, x: Tensor) -> Tensor:
+        """What this rank's inputs contribute; over the ranks of the group it sums up to the output."""
+        return functional.linear(x, self.weight, self.bias if self._adds_bias else None)
 
 
 class PackedLinear(nn.Module):
     """Several projections of one input as a single product: ``weight`` stacks their rows in order.
 
-    Used for query/key/value and for gate/up. ``rows[i]`` is the half-open row range of part ``i``.
+    Used for query/key/value and for gate/up. ``rows[i]`` is the half-open row range of part ``i`` in the whole; of the
+    rows of each part this rank has those in ``outputs`` (None: all).
     """
 
-    def __init__(self, in_features: int, part_sizes: Sequence[int], *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        part_sizes: Sequence[int],
+        *,
+        bias: bool = False,
+        outputs: Sequence[Span] | None = None,
+    ) -> None:
         super().__init__()
-        self.part_sizes = tuple(part_sizes)
-        ends = tuple(accumulate(self.part_sizes))
+        ends = tuple(accumulate(part_sizes))
         self.rows = tuple(zip((0, *ends[:-1]), ends, strict=True))
-        self.weight = nn.Parameter(torch.empty(ends[-1], in_features))
-        self.bias = nn.Parameter(torch.empty(ends[-1])) if bias else None
+        outputs = outputs or [(0, size) for size in part_sizes]
+        self.part_sizes = tuple(end - start for start, end in outputs)
+        self.weight = nn.Parameter(torch.empty(sum(self.part_sizes), in_features))
+        self.bias = nn.Parameter(torch.empty(sum(self.part_sizes))) if bias else None
+        spans = tuple((row + start, row + end) for (row, _), (start, end) in zip(self.rows, outputs, strict=True))
+        divided = (Division(0, ends[-1], spans),)
+        self.divisions: Mapping[str, Sequence[Division]] = {"weight": divided, "bias": divided}
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """One tensor per part."""

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from engine.models import tensor_names
 from engine.models.spec import CheckpointTensor, ModelSpec
 from engine.models.transformer import Transformer
+from engine.parallel import ALONE, Ranks
 
 
 class DreamModel(Transformer):
     """Queries, keys and values have a bias, the output projection has none."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__(spec, qk_norm=False)
+    def __init__(self, spec: ModelSpec, ranks: Ranks = ALONE) -> None:
+        super().__init__(spec, ranks, qk_norm=False)
 
     def checkpoint_tensors(self) -> Iterator[CheckpointTensor]:
         return tensor_names.llama_tensors(self)

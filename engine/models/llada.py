@@ -12,13 +12,14 @@ from engine.layers.mlp import SwiGLU
 from engine.models import tensor_names
 from engine.models.spec import CheckpointTensor, ModelSpec
 from engine.models.transformer import Transformer, TransformerLayer
+from engine.parallel import ALONE, Ranks
 
 
 class LLaDAModel(Transformer):
     """The published biases are all absent (``include_bias`` false), the head is untied unless ``weight_tying``."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__(spec, qk_norm=False)
+    def __init__(self, spec: ModelSpec, ranks: Ranks = ALONE) -> None:
+        super().__init__(spec, ranks, qk_norm=False)
 
     def checkpoint_tensors(self) -> Iterator[CheckpointTensor]:
         yield CheckpointTensor("model.transformer.wte.weight", "embed_tokens.weight")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from engine.models import tensor_names
 from engine.models.spec import CheckpointTensor, ModelSpec
 from engine.models.transformer import Transformer
+from engine.parallel import ALONE, Ranks
 
 OUTER = {
     "model.word_embeddings.weight": "embed_tokens.weight",
@@ -28,8 +29,8 @@ ATTENTION = {
 class LLaDA2Model(Transformer):
     """Query and key heads are normalised, then a part of each is rotated; queries, keys and values are stored fused."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__(spec, qk_norm=True)
+    def __init__(self, spec: ModelSpec, ranks: Ranks = ALONE) -> None:
+        super().__init__(spec, ranks, qk_norm=True)
 
     def checkpoint_tensors(self) -> Iterator[CheckpointTensor]:
         for name, parameter in OUTER.items():

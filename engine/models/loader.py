@@ -1,14 +1,15 @@
 """Weights from safetensors into a model, and back.
 
 The model is built without storage, each parameter is allocated once in its final type and place, and tensors are
-copied one by one out of memory-mapped shards: the peak is the weights themselves.
+copied one by one out of memory-mapped shards: the peak is the weights themselves. Of a model that is divided, a rank
+opens only the files and reads only the parts of tensors that it has a place for.
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.errors import CheckpointError, ConfigError, UnsupportedModelError
+from engine.layers.division import Held, held_parameters
+from engine.models.division import check_division
+from engine.models.pieces import Piece, pieces, stored_shape
 from engine.models.registry import model_family
 from engine.models.spec import CheckpointTensor, DiffusionLM, ModelSpec
 from engine.models.weight_files import SINGLE_FILE, STORED_DTYPES, WeightFiles, open_shard, read_weight_files
@@ -27,7 +31,7 @@ MAX_LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """Bytes of the stored tensors that are in place."""
+    """Stored bytes that are in place, of those that this rank takes."""
 
     loaded_bytes: int
     total_bytes: int
@@ -49,39 +53,41 @@ def load_model(
     weights = read_weight_files(Path(path))
     model = build_model(spec, weights, ranks)
     targets = check_weights(model, weights)
+    held = held_parameters(model)
+    wanted = {name: here for name, target in targets.items() if (here := list(pieces(target, held[target.parameter])))}
     _allocate(model, dtype, torch.device(device))
     parameters = dict(model.named_parameters())
-    loaded, total = 0, sum(weights.tensors[name].num_bytes for name in targets)
-    for file, names in weights.names_by_file().items():
+    sizes = {name: weights.tensors[name].bytes_of(sum(piece.numel for piece in here)) for name, here in wanted.items()}
+    loaded, total = 0, sum(sizes.values())
+    for file, names in _reading_order(weights, wanted, ranks):
         with open_shard(weights.folder / file) as shard, torch.no_grad():
             for name in names:
-                if name not in targets:
-                    continue
-                targets[name].view(parameters).copy_(shard.get_tensor(name))
-                loaded += weights.tensors[name].num_bytes
+                stored, parameter = shard.get_slice(name), parameters[targets[name].parameter]
+                for piece in wanted[name]:
+                    parameter[piece.target].copy_(stored[piece.source])
+                loaded += sizes[name]
                 if on_progress is not None:
                     on_progress(LoadProgress(loaded, total, name))
     return model.requires_grad_(False).eval()
 
 
 def build_model(spec: ModelSpec, weights: WeightFiles | None = None, ranks: Ranks = ALONE) -> DiffusionLM:
-    """The network on the meta device: shapes without storage."""
-    if ranks.layout.world_size > 1:
-        raise ConfigError("models cannot be divided over ranks yet", "tensor_parallel_size")
+    """The network on the meta device: shapes without storage. ConfigError where it cannot be divided like that."""
+    check_division(spec, ranks.layout)
     if weights is not None and spec.num_layers > len(weights.tensors):
         raise CheckpointError(
             f"config.json says {spec.num_layers} layers, but the files hold {len(weights.tensors)} tensors in all",
             "config.json",
         )
     with torch.device("meta"):
-        return model_family(spec.architecture).model_class()(spec)
+        return model_family(spec.architecture).model_class()(spec, ranks)
 
 
 def check_weights(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, CheckpointTensor]:
     """Match the stored tensors against the network's; returns where each stored tensor goes."""
     targets = _targets(model, weights)
-    parameters = dict(model.named_parameters())
-    _check_coverage(parameters, targets.values())
+    held = held_parameters(model)
+    _check_coverage(model, held, targets.values())
     ignored = model_family(model.spec.architecture).ignored_tensors
     missing = [name for name in targets if name not in weights.tensors]
     if missing:
@@ -93,15 +99,16 @@ def check_weights(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, Chec
         message = f"{file} holds {_listed(extra)} that {model.spec.architecture} does not have; correct config.json"
         raise CheckpointError(message, extra[0])
     for name, target in targets.items():
-        _check_tensor(name, tuple(target.view(parameters).shape), weights)
+        _check_tensor(name, stored_shape(target, held[target.parameter]), weights)
     return targets
 
 
 def save_model(model: DiffusionLM, folder: Path, dtype: torch.dtype) -> Path:
     """Write ``model.safetensors`` with the published names; the file appears complete or not at all.
 
-    Parameters that a model keeps in float32 stay so.
+    Parameters that a model keeps in float32 stay so. The model is whole, not a rank's part of one.
     """
+    assert all(held.is_whole for held in held_parameters(model).values()), "a rank's part cannot be saved as a model"
     parameters = dict(model.named_parameters())
     exact = _float32_parameters(model)
     tensors = {}
@@ -127,6 +134,16 @@ def _targets(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, Checkpoin
     return {target.name: target for target in (*published, *fused)}
 
 
+def _reading_order(
+    weights: WeightFiles, wanted: Mapping[str, Sequence[Piece]], ranks: Ranks
+) -> Iterable[tuple[str, list[str]]]:
+    """Files and the tensors to take from them. Each rank begins with another file: those of one node share its disk."""
+    files = [(file, [name for name in names if name in wanted]) for file, names in weights.names_by_file().items()]
+    files = [(file, names) for file, names in files if names]
+    first = len(files) * ranks.rank // ranks.layout.world_size
+    return files[first:] + files[:first]
+
+
 def _float32_parameters(model: nn.Module) -> frozenset[str]:
     """Names of the parameters that a module lists in its ``float32_parameters``."""
     return frozenset(
@@ -143,19 +160,30 @@ def _allocate(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Non
         exact = getattr(module, "float32_parameters", ())
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in allocated:
-                kept_as = torch.float32 if name in exact else dtype
-                empty = torch.empty(parameter.shape, dtype=kept_as, device=device)
+                empty = _empty(parameter, torch.float32 if name in exact else dtype, device, model)
                 allocated[id(parameter)] = nn.Parameter(empty, requires_grad=False)
             setattr(module, name, allocated[id(parameter)])
     assert not any(buffer.is_meta for buffer in model.buffers()), "models keep no buffers: nothing would fill them"
 
 
-def _check_coverage(parameters: Mapping[str, nn.Parameter], targets: Iterable[CheckpointTensor]) -> None:
-    """A model must say where every element of every parameter comes from."""
+def _empty(parameter: nn.Parameter, dtype: torch.dtype, device: torch.device, model: nn.Module) -> torch.Tensor:
+    try:
+        return torch.empty(parameter.shape, dtype=dtype, device=device)
+    except RuntimeError as error:  # what torch raises when memory cannot be had, on any device
+        gib = sum(each.numel() for each in model.parameters()) * dtype.itemsize / 2**30
+        raise ConfigError(
+            f"{gib:.1f} GiB of weights cannot be allocated on {device}; divide the model over more ranks "
+            "(tensor_parallel_size, expert_parallel_size) or choose a smaller dtype",
+            "tensor_parallel_size",
+        ) from error
+
+
+def _check_coverage(model: nn.Module, held: Mapping[str, Held], targets: Iterable[CheckpointTensor]) -> None:
+    """A model must say where every element of every parameter of this rank comes from."""
     elements: defaultdict[str, int] = defaultdict(int)
     for target in targets:
-        elements[target.parameter] += target.view(parameters).numel()
-    for name, parameter in parameters.items():
+        elements[target.parameter] += sum(piece.numel for piece in pieces(target, held[target.parameter]))
+    for name, parameter in model.named_parameters():
         assert elements[name] == parameter.numel(), f"{name}: {elements[name]} of {parameter.numel()} have a source"
 
 

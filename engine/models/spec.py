@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from engine.attention.backend import AttentionBackend
 from engine.cache.policy import AttentionPattern
 from engine.layers.routing import RoutingRule
+from engine.parallel import ALONE, Ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ class ModelSpec:
 
 
 class CheckpointTensor(NamedTuple):
-    """Where one tensor of a published checkpoint belongs.
+    """Where one tensor of a published checkpoint belongs in the whole network, whatever part of it a rank has.
 
     ``name`` is its published name; ``parameter`` the model's parameter; rows ``[start, end)`` of that parameter's
     first dimension hold it (packed projections take several tensors), all rows when ``end`` is None. Where experts are
@@ -84,7 +85,7 @@ class CheckpointTensor(NamedTuple):
     expert: int | None = None
 
     def view(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The part of the named parameters that holds the tensor, sharing their storage."""
+        """The part of the named parameters that holds the tensor, sharing their storage. The parameters are whole."""
         whole = parameters[self.parameter]
         return (whole if self.expert is None else whole[self.expert])[self.start : self.end]
 
@@ -93,6 +94,7 @@ class DiffusionLM(nn.Module):
     """A network of one family. Stateless between forwards: K/V belong to the attention backend."""
 
     spec: ModelSpec
+    ranks: Ranks = ALONE
 
     @property
     def num_kv_heads(self) -> int:

@@ -63,9 +63,8 @@ def moe_tensors(published: str, own: str, moe: SparseMoE) -> Iterator[Checkpoint
     yield from same_name(published, own, "gate.weight")
     if moe.gate.expert_bias is not None:
         yield from same_name(published, own, "gate.expert_bias")
-    num_experts, double_width, _ = moe.experts.gate_up_proj.shape
-    width = double_width // 2
-    for expert in range(num_experts):
+    width = moe.experts.intermediate_size
+    for expert in range(moe.experts.num_experts):
         prefix = f"{published}experts.{expert}."
         gate_up, down = own + "experts.gate_up_proj", own + "experts.down_proj"
         yield CheckpointTensor(prefix + "gate_proj.weight", gate_up, 0, width, expert)

@@ -10,18 +10,20 @@ from torch import Tensor, nn
 
 from engine.attention.backend import AttentionBackend
 from engine.layers.attention import SelfAttention
+from engine.layers.division import head_parts
 from engine.layers.embedding import Embedding
 from engine.layers.mlp import SwiGLU
 from engine.layers.moe import SparseMoE
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import RotaryEmbedding
 from engine.models.spec import DiffusionLM, ModelSpec
+from engine.parallel import Ranks
 
 
 class TransformerLayer(nn.Module):
     """One layer; ``mlp`` is dense or a mixture of experts, as the spec says for the layer's ``index``."""
 
-    def __init__(self, spec: ModelSpec, index: int, *, qk_norm: bool, output_bias: bool) -> None:
+    def __init__(self, spec: ModelSpec, ranks: Ranks, index: int, *, qk_norm: bool, output_bias: bool) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
         self.self_attn = SelfAttention(
@@ -32,9 +34,10 @@ class TransformerLayer(nn.Module):
             bias=spec.attention_bias,
             output_bias=output_bias,
             qk_norm_eps=spec.rms_norm_eps if qk_norm else None,
+            group=ranks.tensor,
         )
         self.post_attention_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
-        self.mlp = feed_forward(spec, index)
+        self.mlp = feed_forward(spec, ranks, index)
 
     def forward(
         self, index: int, hidden_TD: Tensor, rotary: tuple[Tensor, Tensor], attention: AttentionBackend
@@ -50,16 +53,23 @@ class Transformer(DiffusionLM):
     """``qk_norm`` normalises each query and key head, ``output_bias`` gives the attention's output projection a bias
     (``spec.attention_bias`` decides for the other three)."""
 
-    def __init__(self, spec: ModelSpec, *, qk_norm: bool, output_bias: bool = False) -> None:
+    def __init__(self, spec: ModelSpec, ranks: Ranks, *, qk_norm: bool, output_bias: bool = False) -> None:
         super().__init__()
         self.spec = spec
+        self.ranks = ranks
         self.embed_tokens = Embedding(spec.vocab_size, spec.hidden_size)
         self.layers = nn.ModuleList(
-            TransformerLayer(spec, index, qk_norm=qk_norm, output_bias=output_bias) for index in range(spec.num_layers)
+            TransformerLayer(spec, ranks, index, qk_norm=qk_norm, output_bias=output_bias)
+            for index in range(spec.num_layers)
         )
         self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
         self.lm_head = None if spec.tie_word_embeddings else Embedding(spec.vocab_size, spec.hidden_size)
         self.rotary = RotaryEmbedding(spec.rotary_dim or spec.head_dim, spec.rope_theta)
+
+    @property
+    def num_kv_heads(self) -> int:
+        _, kv_part = head_parts(self.ranks.tensor.part, self.spec.num_heads, self.spec.num_kv_heads)
+        return self.spec.num_kv_heads // kv_part.count
 
     def embed(self, token_ids_T: Tensor) -> Tensor:
         embeddings: Tensor = self.embed_tokens(token_ids_T)
@@ -80,11 +90,11 @@ class Transformer(DiffusionLM):
         return (self.embed_tokens if self.lm_head is None else self.lm_head).logits(hidden_MD)
 
 
-def feed_forward(spec: ModelSpec, layer: int) -> SwiGLU | SparseMoE:
+def feed_forward(spec: ModelSpec, ranks: Ranks, layer: int) -> SwiGLU | SparseMoE:
     """The feed-forward part of a layer."""
     moe = spec.moe
     if moe is None or layer in moe.dense_layers:
-        return SwiGLU(spec.hidden_size, spec.intermediate_size)
+        return SwiGLU(spec.hidden_size, spec.intermediate_size, ranks.tensor)
     return SparseMoE(
         spec.hidden_size,
         moe.num_experts,
@@ -92,4 +102,5 @@ def feed_forward(spec: ModelSpec, layer: int) -> SwiGLU | SparseMoE:
         moe.routing,
         expert_bias=moe.expert_bias,
         shared_intermediate_size=moe.shared_intermediate_size,
+        ranks=ranks,
     )

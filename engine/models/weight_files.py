@@ -24,10 +24,11 @@ STORED_BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32,
 
 
 class TensorSlice(Protocol):
-    """What a shard tells of a tensor without loading it."""
+    """What a shard tells of a tensor without loading it, and parts of it: views of the mapped file."""
 
     def get_dtype(self) -> str: ...
     def get_shape(self) -> list[int]: ...
+    def __getitem__(self, box: tuple[slice, ...]) -> torch.Tensor: ...
 
 
 class Shard(Protocol):
@@ -35,7 +36,6 @@ class Shard(Protocol):
 
     def keys(self) -> list[str]: ...
     def get_slice(self, name: str) -> TensorSlice: ...
-    def get_tensor(self, name: str) -> torch.Tensor: ...
 
 
 class StoredTensor(NamedTuple):
@@ -51,7 +51,11 @@ class StoredTensor(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        return self.numel * STORED_BITS.get(self.dtype, 8) // 8
+        return self.bytes_of(self.numel)
+
+    def bytes_of(self, numel: int) -> int:
+        """Stored size of so many elements."""
+        return numel * STORED_BITS.get(self.dtype, 8) // 8
 
 
 @dataclass(frozen=True, slots=True)

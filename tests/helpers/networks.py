@@ -1,4 +1,4 @@
-"""Real tiny networks in float64, with and without a cache."""
+"""Real tiny networks, with and without a cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARCHITECTURES = {"bidirectional": "LLaDAModelLM", "block_causal": "SDARForCausal
 
 
 def make_network(pattern: str, seed: int = 0) -> DiffusionLM:
-    """Two layers with grouped queries (4 heads on 2), random weights."""
+    """Two layers with grouped queries (4 heads on 2), random weights in float64."""
     spec = ModelSpec(
         architecture=ARCHITECTURES[pattern],
         attention=pattern,  # type: ignore[arg-type]
@@ -89,9 +89,9 @@ class CachedNetwork:
             spec.num_layers,
             int(table.max()) + 1,
             page_size,
-            spec.num_kv_heads,
+            network.num_kv_heads,
             spec.head_dim,
-            torch.float64,
+            next(network.parameters()).dtype,
             torch.device("cpu"),
         )
         cache.keys.fill_(torch.nan)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.layers.moe import Experts, Router, SparseMoE
+from engine.layers.experts import Experts
+from engine.layers.moe import Router, SparseMoE
 from engine.layers.routing import Routing, RoutingRule, SigmoidRouting, SoftmaxRouting
 
 HIDDEN, WIDTH, EXPERTS = 16, 8, 6
@@ -80,12 +81,12 @@ def test_a_token_does_not_depend_on_its_neighbours() -> None:
 def test_both_ways_to_compute_agree() -> None:
     experts = Experts(HIDDEN, EXPERTS, WIDTH)
     fill(experts)
-    count_E = torch.tensor([0, 3, 1, 0, 7, 2])
+    end_E = torch.tensor([0, 3, 1, 0, 7, 2]).cumsum(0)
 
     with torch.no_grad():
         assert experts._can_group(tokens(13))
         torch.testing.assert_close(
-            experts._grouped(tokens(13), count_E), experts._one_by_one(tokens(13), count_E), atol=1e-5, rtol=1e-5
+            experts._grouped(tokens(13), end_E), experts._one_by_one(tokens(13), end_E), atol=1e-5, rtol=1e-5
         )
 
 
