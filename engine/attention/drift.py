@@ -43,4 +43,5 @@ class DriftMeter:
         cosine = both / (before * now).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
         total = cosine.new_zeros((len(cosine), self._num_blocks)).index_add_(1, self._block_M, 1.0 - cosine)
         count_N = cosine.new_zeros(self._num_blocks).index_add_(0, self._block_M, torch.ones_like(cosine[0]))
-        return (total / count_N.clamp(min=1)).amax(0).clamp(min=0).float()
+        mean: Tensor = total / count_N.clamp(min=1)
+        return mean.amax(0).clamp(min=0).float()

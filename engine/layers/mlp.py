@@ -32,4 +32,5 @@ class SwiGLU(nn.Module):
 
     def _hidden(self, x_TD: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x_TD)
-        return functional.silu(gate) * up
+        hidden: Tensor = functional.silu(gate) * up
+        return hidden
