@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from engine.attention.drift import DriftMeter
+from engine.parallel import Ranks
+from tests.helpers.ranks import tensor_ranks
 
 
 def kv(*rows: tuple[float, float]) -> Tensor:
@@ -44,3 +46,21 @@ def test_a_block_without_measured_positions_has_no_drift() -> None:
     nothing = torch.empty(0, 1, 2)
     one.observe((nothing, nothing), (nothing, nothing))
     assert one.drift_N.tolist() == [0.0, 0.0]
+
+
+def test_ranks_with_a_part_of_the_heads_each_measure_what_one_rank_would() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layers = [[torch.randn(5, 4, 8, generator=generator) for _ in range(4)] for _ in range(3)]
+    block_M = torch.tensor([0, 2, 0, 0, 2])
+
+    def measure(ranks: Ranks) -> Tensor:
+        one = DriftMeter(torch.arange(5), block_M, 3, ranks.tensor)
+        heads = slice(*ranks.tensor.part.span(4))
+        for keys, values, new_keys, new_values in layers:
+            one.observe((keys[:, heads], values[:, heads]), (new_keys[:, heads], new_values[:, heads]))
+        return one.drift_N
+
+    (alone,) = tensor_ranks(1, measure)
+    assert alone.tolist()[1] == 0.0
+    for drift_N in tensor_ranks(2, measure):
+        assert drift_N.tolist() == alone.tolist()
