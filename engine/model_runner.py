@@ -190,7 +190,7 @@ def host_result(
     tokens_NB = torch.where(selection.transfer_NB, selection.tokens_NB, blocks.tokens_NB)
     own_NB = selection.transfer_NB & (selection.tokens_NB == candidates.tokens_NB)
     probability_NB = candidates.probability_NB.masked_fill(~own_NB, torch.nan)
-    numbers = reading if drift is None else (*reading, drift.drift_N)
+    numbers = reading if drift is None else (*reading, drift.drift())
     floats_NC = torch.cat((probability_NB, *(numbers_N[:, None] for numbers_N in numbers)), dim=1)
     columns = (tokens_NB, floats_NC.view(torch.int32), selection.done_N[:, None])
     host = torch.cat(columns, dim=1).cpu().numpy()

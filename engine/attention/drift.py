@@ -6,8 +6,6 @@ L layers.
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
@@ -15,7 +13,7 @@ from engine.parallel import ALONE, Group
 
 
 class DriftMeter:
-    """Owns the drift of one forward's blocks.
+    """Owns what one forward tells of its blocks' drift.
 
     ``token_M`` are the measured tokens of the forward and ``block_M`` the blocks that they stand for. Each rank of
     ``group`` observes its own heads. Sums are in float64, which no order of additions can tell apart in float32.
@@ -35,10 +33,10 @@ class DriftMeter:
             pairs = ((before_MC, now_MC), (before_MC, before_MC), (now_MC, now_MC))
             self._products.append(torch.stack([(one_MC * other_MC).sum(1) for one_MC, other_MC in pairs]))
 
-    @cached_property
-    def drift_N(self) -> Tensor:
+    def drift(self) -> Tensor:
         """The mean of 1 - cosine over a block's measured positions, of keys or values whichever moved more, in the
-        layer where they moved most; 0 where nothing is measured. Asked for by every rank, after the last layer."""
+        layer where they moved most; 0 where nothing is measured. ``[N]``, after the last layer, asked for by every
+        rank."""
         both, before, now = self._group.all_reduce(torch.stack(self._products, dim=1))  # each [2L, M]
         cosine = both / (before * now).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
         total = cosine.new_zeros((len(cosine), self._num_blocks)).index_add_(1, self._block_M, 1.0 - cosine)

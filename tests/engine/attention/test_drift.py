@@ -24,28 +24,28 @@ def test_what_stays_does_not_drift() -> None:
     same = kv(UP, RIGHT)
     one = meter([0, 1], 2)
     one.observe((same, same), (same * 3, same))
-    assert one.drift_N.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert one.drift().tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 def test_a_block_drifts_by_the_mean_of_its_positions() -> None:
     one = meter([1, 0, 1], 3)
     stays = kv(UP, UP, UP)
     one.observe((kv(UP, UP, UP), stays), (kv(UP, RIGHT, DOWN), stays))
-    assert one.drift_N.tolist() == pytest.approx([1.0, 1.0, 0.0])
+    assert one.drift().tolist() == pytest.approx([1.0, 1.0, 0.0])
 
 
 def test_the_layer_and_the_kind_that_move_most_count() -> None:
     one = meter([0], 1)
     for keys, values in ((UP, RIGHT), (UP, UP), (UP, DOWN), (RIGHT, UP)):
         one.observe((kv(UP), kv(UP)), (kv(keys), kv(values)))
-    assert one.drift_N.tolist() == pytest.approx([2.0])
+    assert one.drift().tolist() == pytest.approx([2.0])
 
 
 def test_a_block_without_measured_positions_has_no_drift() -> None:
     one = meter([], 2)
     nothing = torch.empty(0, 1, 2)
     one.observe((nothing, nothing), (nothing, nothing))
-    assert one.drift_N.tolist() == [0.0, 0.0]
+    assert one.drift().tolist() == [0.0, 0.0]
 
 
 def test_ranks_with_a_part_of_the_heads_each_measure_what_one_rank_would() -> None:
@@ -58,7 +58,7 @@ def test_ranks_with_a_part_of_the_heads_each_measure_what_one_rank_would() -> No
         heads = slice(*ranks.tensor.part.span(4))
         for keys, values, new_keys, new_values in layers:
             one.observe((keys[:, heads], values[:, heads]), (new_keys[:, heads], new_values[:, heads]))
-        return one.drift_N
+        return one.drift()
 
     (alone,) = tensor_ranks(1, measure)
     assert alone.tolist()[1] == 0.0
