@@ -1,7 +1,7 @@
 """What a rank measures of canvases that may grow, and the blocks that it holds back until theirs is long enough.
 
 Shape legend: N decided blocks, P probes among them, M generated positions of the probed canvases, G width of the
-longest, V logit columns, T tokens of a forward, D hidden size.
+longest, V logit columns of this rank, T tokens of a forward, D hidden size.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LengthMeter:
             part = slice(start, start + self._at_a_time)
             places = _tensor(probe_M[part], device), _tensor(offset_M[part], device)
             logits_MV = self._logits(probes, slots_N, probe_M[part], offset_M[part], hidden_TD)
-            expected_PG[places], probability_PG[places] = expected_ends(logits_MV, eos_ids_K)
+            expected_PG[places], probability_PG[places] = expected_ends(logits_MV, self._model.vocabulary, eos_ids_K)
         eos_N = torch.full((len(slots_N),), torch.nan, device=device)
         window_P = _tensor(probes.window_P, device)
         eos_N[_tensor(probes.block_P, device)] = end_confidence(expected_PG, probability_PG, window_P)

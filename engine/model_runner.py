@@ -32,7 +32,7 @@ from engine.registry import Registry
 from engine.soft_embeddings import SoftEmbeddings
 
 MAX_LOGITS = 2**27
-"""Most logits held at a time (512 MiB in float32); more masked positions are proposed for in turns."""
+"""Most logits that a rank holds at a time (512 MiB in float32); more masked positions are proposed for in turns."""
 
 
 class ModelRunner:
@@ -55,9 +55,9 @@ class ModelRunner:
         self._columns = Columns(num_slots, self._device)
         self._columns.declare("sampling", SAMPLING_COLUMNS)
         self._dispatch = DecoderDispatch(self._columns, decoders)
-        self._divergences = DivergenceMemory(self._columns, model.spec.vocab_size)
+        self._divergences = DivergenceMemory(self._columns, model.vocabulary)
         self._transforms = TransformDispatch(self._columns)
-        at_a_time = max(MAX_LOGITS // model.spec.vocab_size, 1)
+        at_a_time = max(MAX_LOGITS // model.vocabulary.widest, 1)
         self._proposer = Proposer(model, self._columns, self._dispatch, self._transforms, self._divergences, at_a_time)
         self._lengths = LengthMeter(model, self._columns, at_a_time)
         self._soft = SoftEmbeddings(model, self._columns, self._transforms, at_a_time)

@@ -2,7 +2,7 @@
 transforms and sampling ask of its logits. Work that only some requests ask for is done for those alone.
 
 Shape legend: T tokens of a forward, N decoded blocks, B width of the widest, M open positions of the decoded blocks
-(masked, or to be edited), V logit columns, D hidden size, K most probable tokens.
+(masked, or to be edited), V logit columns of this rank, D hidden size, K most probable tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engine.decoding.decoder import Candidates
 from engine.decoding.dispatch import BlockRows, DecoderDispatch
 from engine.decoding.divergence import DivergenceMemory
 from engine.decoding.guidance import guide
-from engine.decoding.sampler import Drawing, Proposal, defer, draw, probability_of, propose, rank_tokens
+from engine.decoding.sampler import Drawing, Proposal, defer, draw, propose, rank_tokens
 from engine.decoding.transform_dispatch import TransformDispatch, Users
 from engine.models.spec import DiffusionLM
 from engine.plan import DecodeSpans, StepResult
@@ -53,6 +53,7 @@ class Proposer:
         at_a_time: int,
     ) -> None:
         self._model = model
+        self._vocabulary = model.vocabulary
         self._columns = columns
         self._dispatch = dispatch
         self._transforms = transforms
@@ -98,9 +99,10 @@ class Proposer:
             twin_N = self._tensor(decoded.guide_token_N)
             twins = self._logits(hidden_TD, twin_N[places.block_M[guided]] + offset_M[guided])
             logits_MV[guided] = guide(logits_MV[guided], twins, sampling["guidance"][guided])
-        self._transforms.change(logits_MV, places.block_M, places.offset_M, users, blocks)
+        self._transforms.change(logits_MV, self._vocabulary, places.block_M, places.offset_M, users, blocks)
         proposal = propose(
             logits_MV,
+            self._vocabulary,
             self._mask_token_id,
             self._positions(places, self._dispatch.rows_with("needs_entropy", decoded.groups, len(decoded))),
             self._positions(places, self._dispatch.rows_with("needs_margin", decoded.groups, len(decoded))),
@@ -113,7 +115,8 @@ class Proposer:
         deferred = self._positions(places, decoded.deferred_N)
         if deferred is not None:
             chosen = _part(proposal, deferred)
-            proposal = _replace(proposal, deferred, defer(logits_MV[deferred], chosen, sampling["deferred"][deferred]))
+            chosen = defer(logits_MV[deferred], self._vocabulary, chosen, sampling["deferred"][deferred])
+            proposal = _replace(proposal, deferred, chosen)
         return proposal
 
     def _measure(
@@ -129,7 +132,7 @@ class Proposer:
         edited = self._positions(places, self._dispatch.rows_with("edits", decoded.groups, len(decoded)))
         if edited is not None:
             tokens_M = blocks.tokens_NB[places.block_M[edited], places.offset_M[edited]]
-            current_M = probability_of(logits_MV[edited], tokens_M)
+            current_M = self._vocabulary.probability_of(logits_MV[edited], tokens_M)
             proposal.current_M[edited] = current_M.masked_fill(tokens_M == self._mask_token_id, 0.0)
 
     def look_ahead(self, decoded: DecodeSpans, result: StepResult, hidden_TD: Tensor) -> None:
@@ -154,14 +157,16 @@ class Proposer:
         self._divergences.settle(self._tensor(decoded.slot_N[diverging_N]), self._tensor(block_start_N))
 
     def _num_ranked(self, decoded: DecodeSpans) -> int:
-        return min(self._dispatch.num_ranked(decoded.groups), self._model.spec.vocab_size - 1)
+        return min(self._dispatch.num_ranked(decoded.groups), self._vocabulary.size - 1)
 
     def _rank(self, decoded: DecodeSpans, places: _Open, logits_MV: Tensor, proposal: Proposal) -> Proposal:
         """``proposal`` with the most probable tokens where a decoder asks for them."""
         ranking = self._positions(places, self._dispatch.rows_with("num_ranked", decoded.groups, len(decoded)))
         ranked_MK = proposal.tokens_M.new_full((len(places), self._num_ranked(decoded)), -1)
         if ranking is not None:
-            ranked_MK[ranking] = rank_tokens(logits_MV[ranking], self._mask_token_id, ranked_MK.shape[1])
+            ranked_MK[ranking] = rank_tokens(
+                logits_MV[ranking], self._vocabulary, self._mask_token_id, ranked_MK.shape[1]
+            )
         return replace(proposal, ranked_MK=ranked_MK)
 
     def _draw(self, logits_MV: Tensor, blocks: BlockRows, places: _Open, drawn: Tensor, proposal: Proposal) -> Proposal:
@@ -177,7 +182,7 @@ class Proposer:
             noise_M=sampling["noise"],
             sampled_confidence_M=sampling["sampled_confidence"],
         )
-        return draw(logits_MV, self._mask_token_id, drawing, _part(proposal, drawn))
+        return draw(logits_MV, self._vocabulary, self._mask_token_id, drawing, _part(proposal, drawn))
 
     def _logits(self, hidden_TD: Tensor, index_M: Tensor) -> Tensor:
         return self._model.compute_logits(hidden_TD[index_M]).float()

@@ -1,6 +1,6 @@
 """What the network is fed at masked positions beside the mask's embedding, for requests with input transforms.
 
-Shape legend: T tokens of a forward, P masked positions that it computes, V logit columns, D hidden size.
+Shape legend: T tokens of a forward, P masked positions that it computes, V logit columns of this rank, D hidden size.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class SoftEmbeddings:
             scale = self._columns.view("sampling", slots_P[rows])["guidance"]
             logits_PV[rows] = guide(logits_PV[rows], twins, scale)
         total_step_P = _tensor(decoded.total_step_N[block_P], device)
-        return self._transforms.mixture(logits_PV, decoded.transforms_N[block_P], slots_P, total_step_P)
+        return self._transforms.mixture(
+            logits_PV, self._model.vocabulary, decoded.transforms_N[block_P], slots_P, total_step_P
+        )
 
     def _logits(self, hidden_TD: Tensor, token_P: IntArray) -> Tensor:
         index_P = _tensor(token_P - self._model.spec.logit_shift, hidden_TD.device)

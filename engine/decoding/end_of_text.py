@@ -1,7 +1,7 @@
 """How sure a model is that its answer ends within the canvas.
 
-Shape legend: M positions whose logits are at hand, V logit columns, K end-of-text ids, P sequences, G width of the
-longest generated part.
+Shape legend: M positions whose logits are at hand, V logit columns of this rank, K end-of-text ids, P sequences, G
+width of the longest generated part.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engine.decoding.vocabulary import Vocabulary
 
-def expected_ends(logits_MV: Tensor, eos_ids_K: Tensor) -> tuple[Tensor, Tensor]:
+
+def expected_ends(logits_MV: Tensor, vocabulary: Vocabulary, eos_ids_K: Tensor) -> tuple[Tensor, Tensor]:
     """Whether the most probable token of each position ends the text, and the probability that its token does."""
-    expected_M = torch.isin(logits_MV.argmax(dim=1), eos_ids_K)
-    probability_M = (logits_MV[:, eos_ids_K].logsumexp(dim=1) - logits_MV.logsumexp(dim=1)).exp()
-    return expected_M, probability_M
+    best = vocabulary.best(logits_MV)
+    probability_M = (vocabulary.log_total_of(logits_MV, eos_ids_K) - best.log_total_M).exp()
+    return torch.isin(best.token_M, eos_ids_K), probability_M
 
 
 def end_confidence(expected_PG: Tensor, probability_PG: Tensor, window_P: Tensor) -> Tensor:

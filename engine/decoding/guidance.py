@@ -1,6 +1,6 @@
 """Classifier-free guidance: logits of a request and of its twin whose prompt is masked, as one.
 
-Shape legend: M masked positions of the decoded blocks, V logit columns.
+Shape legend: M masked positions of the decoded blocks, V logit columns of this rank.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The interface of transforms: changes to a model's outputs or inputs that combine with any decoder and cache policy.
 
 Shape legend: N decoded blocks, B width of the widest, M open positions of these blocks whose logits are at hand, P
-masked positions that the forward computes (inside the blocks and outside), V logit columns, K listed token ids.
+masked positions that the forward computes (inside the blocks and outside), V logit columns of this rank, K listed token
+ids.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from engine.columns import CellView, ColumnSpec, knob_columns
+from engine.decoding.vocabulary import Vocabulary
 
 
 class Transform(ABC):
@@ -55,7 +57,8 @@ class TransformRows:
 
     Block arrays are those of DecodeRows; ``canvas_NL`` is the whole canvas of each block's request (the mask id where
     nothing is decided, and behind its end), ``prompt_len_N`` the length of its prompt, ``limit_N`` where its completion
-    ends. ``knobs`` are per position, ``[M]`` or ``[M, K]``; ``state`` reads and stores cells.
+    ends. ``knobs`` are per position, ``[M]`` or ``[M, K]``; ``state`` reads and stores cells. ``vocabulary`` says which
+    tokens the logits are of.
     """
 
     block_M: Tensor
@@ -70,6 +73,7 @@ class TransformRows:
     knobs: Mapping[str, Tensor]
     state: CellView
     mask_token_id: int
+    vocabulary: Vocabulary
 
     @property
     def positions_M(self) -> Tensor:
@@ -88,11 +92,16 @@ class TransformRows:
 
 
 class LogitsTransform(Transform):
-    """Changes the logits before candidates are proposed. Transforms run in the order of ``TRANSFORMS``."""
+    """Changes the logits before candidates are proposed. Transforms run in the order of ``TRANSFORMS``.
+
+    A rank has the logits of some tokens only. Arithmetic that takes each logit by itself needs no thought of that;
+    whatever looks for the best token, for a sum over all, or for tokens by their ids asks ``rows.vocabulary``, whose
+    numbers are equal on all ranks. The contract tests compare one rank with several.
+    """
 
     @abstractmethod
     def apply(self, logits_MV: Tensor, rows: TransformRows) -> Tensor:
-        """New float32 logits ``[M, V]``; the argument may be changed in place."""
+        """New float32 logits ``[M, V]`` of this rank's tokens; the argument may be changed in place."""
 
 
 class InputTransform(Transform):
@@ -104,7 +113,9 @@ class InputTransform(Transform):
     """
 
     @abstractmethod
-    def mixture(self, logits_PV: Tensor, knobs: Mapping[str, Tensor], total_step_P: Tensor) -> Tensor:
-        """Weights of the tokens ``[P, V]``, float32, from the model's own logits (float32, may be changed in place;
-        guided ones with guidance, no logits transform applied). ``knobs`` are per position, ``total_step_P`` is the
-        denoising step of the request (0 first)."""
+    def mixture(
+        self, logits_PV: Tensor, vocabulary: Vocabulary, knobs: Mapping[str, Tensor], total_step_P: Tensor
+    ) -> Tensor:
+        """Weights of this rank's tokens ``[P, V]``, float32, from the model's own logits (float32, may be changed in
+        place; guided ones with guidance, no logits transform applied). ``knobs`` are per position, ``total_step_P`` is
+        the denoising step of the request (0 first)."""

@@ -1,7 +1,7 @@
 """Applying the transforms that the requests of a forward ask for, each to its own rows.
 
 Shape legend: N decoded blocks, M open positions of these blocks, P masked positions that the forward computes, V logit
-columns, L positions of a slot.
+columns of this rank, L positions of a slot.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from engine.decoding.decoder import EMPTY
 from engine.decoding.dispatch import BlockRows
 from engine.decoding.transform import InputTransform, LogitsTransform, Transform, TransformRows
 from engine.decoding.transforms import TRANSFORMS
+from engine.decoding.vocabulary import Vocabulary
 from engine.registry import Registry
 
 
@@ -61,7 +62,15 @@ class TransformDispatch:
             if len(beginning) and self._columns.names(f"state.{name}"):
                 self._columns.reset(f"state.{name}", slots_N[torch.from_numpy(beginning).to(slots_N.device)])
 
-    def change(self, logits_MV: Tensor, block_M: Tensor, offset_M: Tensor, users: Users, blocks: BlockRows) -> None:
+    def change(
+        self,
+        logits_MV: Tensor,
+        vocabulary: Vocabulary,
+        block_M: Tensor,
+        offset_M: Tensor,
+        users: Users,
+        blocks: BlockRows,
+    ) -> None:
         """Apply the logits transforms, in place, where the blocks ask for them."""
         for name, transform, used_N in self._used(users.transforms_N):
             if not isinstance(transform, LogitsTransform):
@@ -81,6 +90,7 @@ class TransformDispatch:
                 knobs=self._columns.view(f"knobs.{name}", slots_M),
                 state=self._columns.cells(f"state.{name}", slots_M, offset_M[used]),
                 mask_token_id=blocks.mask_token_id,
+                vocabulary=vocabulary,
             )
             logits_MV[used] = transform.apply(logits_MV[used], rows)
 
@@ -98,7 +108,12 @@ class TransformDispatch:
         return floors or EMPTY
 
     def mixture(
-        self, logits_PV: Tensor, transforms_P: npt.NDArray[np.int64], slots_P: Tensor, total_step_P: Tensor
+        self,
+        logits_PV: Tensor,
+        vocabulary: Vocabulary,
+        transforms_P: npt.NDArray[np.int64],
+        slots_P: Tensor,
+        total_step_P: Tensor,
     ) -> Tensor:
         """Weights of the tokens whose embeddings are added at each position: the sum over its input transforms."""
         weights_PV = torch.zeros_like(logits_PV)
@@ -106,7 +121,7 @@ class TransformDispatch:
             if isinstance(transform, InputTransform):
                 own_p = torch.from_numpy(np.flatnonzero(used_P)).to(slots_P.device)
                 view = self._columns.view(f"knobs.{name}", slots_P[own_p])
-                weights_PV[own_p] += transform.mixture(logits_PV[own_p], view, total_step_P[own_p])
+                weights_PV[own_p] += transform.mixture(logits_PV[own_p], vocabulary, view, total_step_P[own_p])
         return weights_PV
 
     def _used(self, transforms_N: npt.NDArray[np.int64]) -> Iterator[tuple[str, Transform, npt.NDArray[np.bool_]]]:

@@ -1,26 +1,46 @@
-"""Token embedding and output head."""
+"""Token embedding and output head, divided over the ranks by token id.
+
+Shape legend: T tokens of a forward, M positions, V token ids of this rank, D hidden size.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine.layers.division import Division
+from engine.parallel import ALONE, Ranks
+
 
 class Embedding(nn.Module):
-    """Rows of ``weight`` ``[V, D]``, left uninitialised like every layer; with tied weights it is the head as well."""
+    """The rows ``span`` of a table of ``vocab_size`` rows: ``weight`` ``[V, D]``, left uninitialised like every layer.
+    With tied weights it is the head as well.
 
-    def __init__(self, vocab_size: int, hidden_size: int) -> None:
+    Embeddings are summed over the tensor ranks, so every rank gets whole ones; logits stay where they are.
+    """
+
+    def __init__(self, vocab_size: int, hidden_size: int, ranks: Ranks = ALONE) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size))
+        self.group = ranks.tensor
+        self.span = self.group.part.span(vocab_size)
+        self.weight = nn.Parameter(torch.empty(self.span[1] - self.span[0], hidden_size))
+        self.divisions: Mapping[str, Sequence[Division]] = {"weight": (Division(0, vocab_size, (self.span,)),)}
 
     def forward(self, token_ids_T: Tensor) -> Tensor:
-        return functional.embedding(token_ids_T, self.weight)
+        if self.group.part.count == 1:
+            return functional.embedding(token_ids_T, self.weight)
+        start, end = self.span
+        elsewhere_T = (token_ids_T < start) | (token_ids_T >= end)
+        rows_TD = functional.embedding((token_ids_T - start).masked_fill(elsewhere_T, 0), self.weight)
+        return self.group.all_reduce(rows_TD.masked_fill(elsewhere_T[..., None], 0.0))
 
     def mix(self, weights_MV: Tensor) -> Tensor:
-        """Weighted sums of the rows, ``[M, D]``."""
-        return weights_MV.to(self.weight.dtype) @ self.weight
+        """Weighted sums of all ranks' rows, ``[M, D]``."""
+        return self.group.all_reduce(weights_MV.to(self.weight.dtype) @ self.weight)
 
     def logits(self, hidden_MD: Tensor) -> Tensor:
-        """Product with every row: logits ``[M, V]``."""
+        """Product with every row of this rank: logits ``[M, V]``."""
         return functional.linear(hidden_MD, self.weight)

@@ -1,6 +1,7 @@
 """What a checkpoint is, resolved to plain numbers, and the interface of every model.
 
-Shape legend: T tokens of a forward, D hidden size, M positions whose logits are wanted, V logit columns.
+Shape legend: T tokens of a forward, D hidden size, M positions whose logits are wanted, V logit columns of
+this rank.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from engine.attention.backend import AttentionBackend
 from engine.cache.policy import AttentionPattern
+from engine.decoding.vocabulary import Vocabulary
 from engine.layers.routing import RoutingRule
 from engine.parallel import ALONE, Ranks
 
@@ -101,6 +103,11 @@ class DiffusionLM(nn.Module):
         """Key/value heads that this rank computes and keeps."""
         return self.spec.num_kv_heads
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Which tokens the logits of this rank are of."""
+        return Vocabulary(self.spec.vocab_size)
+
     @abstractmethod
     def embed(self, token_ids_T: Tensor) -> Tensor:
         """Token embeddings ``[T, D]``."""
@@ -112,10 +119,11 @@ class DiffusionLM(nn.Module):
 
     @abstractmethod
     def compute_logits(self, hidden_MD: Tensor) -> Tensor:
-        """Logits ``[M, V]`` of the given hidden states only."""
+        """Logits ``[M, V]`` of the given hidden states only, for the tokens of ``vocabulary`` that this rank has."""
 
     def mix(self, weights_MV: Tensor) -> Tensor:
-        """Sums ``[M, D]`` of token embeddings under the given weights, in the embeddings' dtype."""
+        """Sums ``[M, D]`` of token embeddings under the given weights of this rank's tokens and those of all others, in
+        the embeddings' dtype. (Networks that divide their vocabulary bring their own.)"""
         table_VD = self.embed(torch.arange(weights_MV.shape[1], device=weights_MV.device))
         return weights_MV.to(table_VD.dtype) @ table_VD
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from engine.attention.backend import AttentionBackend
+from engine.decoding.vocabulary import Vocabulary
 from engine.layers.attention import SelfAttention
 from engine.layers.division import head_parts
 from engine.layers.embedding import Embedding
@@ -57,19 +58,23 @@ class Transformer(DiffusionLM):
         super().__init__()
         self.spec = spec
         self.ranks = ranks
-        self.embed_tokens = Embedding(spec.vocab_size, spec.hidden_size)
+        self.embed_tokens = Embedding(spec.vocab_size, spec.hidden_size, ranks)
         self.layers = nn.ModuleList(
             TransformerLayer(spec, ranks, index, qk_norm=qk_norm, output_bias=output_bias)
             for index in range(spec.num_layers)
         )
         self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
-        self.lm_head = None if spec.tie_word_embeddings else Embedding(spec.vocab_size, spec.hidden_size)
+        self.lm_head = None if spec.tie_word_embeddings else Embedding(spec.vocab_size, spec.hidden_size, ranks)
         self.rotary = RotaryEmbedding(spec.rotary_dim or spec.head_dim, spec.rope_theta)
 
     @property
     def num_kv_heads(self) -> int:
         _, kv_part = head_parts(self.ranks.tensor.part, self.spec.num_heads, self.spec.num_kv_heads)
         return self.spec.num_kv_heads // kv_part.count
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.spec.vocab_size, self.embed_tokens.group)
 
     def embed(self, token_ids_T: Tensor) -> Tensor:
         embeddings: Tensor = self.embed_tokens(token_ids_T)

@@ -16,6 +16,7 @@ from engine.decoding import DECODERS
 from engine.decoding.decoder import Candidates
 from engine.decoding.dispatch import BlockRows, DecoderDispatch
 from engine.decoding.sampler import propose, rank_tokens
+from engine.decoding.vocabulary import Vocabulary
 from tests.helpers.decoding import groups_of
 
 MASK, DELETE, SPLIT, VOCAB_SIZE = 0, 10, 11, 12
@@ -105,7 +106,8 @@ class Run:
             logits_NBV[row, : len(block.tokens)] = model_logits(block.logits_seed, self.block(row))
         logits_MV = logits_NBV.flatten(0, 1)
         everywhere = torch.arange(len(logits_MV))
-        proposal = propose(logits_MV, MASK, everywhere, everywhere)
+        vocabulary = Vocabulary(VOCAB_SIZE)
+        proposal = propose(logits_MV, vocabulary, MASK, everywhere, everywhere)
         zeros_NB = torch.zeros(shape)
         return Candidates(
             tokens_NB=proposal.tokens_M.view(shape),
@@ -115,7 +117,7 @@ class Run:
             margin_NB=proposal.margin_M.view(shape),
             divergence_NB=zeros_NB + torch.inf,
             current_NB=zeros_NB,
-            ranked_NBK=rank_tokens(logits_MV, MASK, 20).unflatten(0, shape),
+            ranked_NBK=rank_tokens(logits_MV, vocabulary, MASK, 20).unflatten(0, shape),
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from engine.decoding.sampler import propose
+from engine.decoding.vocabulary import Vocabulary
 from tests.helpers.editing import DELETE, MASK, SPLIT, EditedBlock, model_logits
 
 
@@ -34,7 +35,7 @@ class PlainIndel:
             return
         knobs: Mapping[str, float] = self.block.knobs  # type: ignore[assignment]
         logits = model_logits(self.block.logits_seed, self.tokens)
-        proposal = propose(logits, MASK)
+        proposal = propose(logits, Vocabulary(logits.shape[1]), MASK)
         orders = [self._order(row.tolist()) for row in logits]
         best, confidence = proposal.tokens_M.tolist(), proposal.confidence_M.tolist()
         masks = [place for place, token in enumerate(self.tokens) if token == MASK]

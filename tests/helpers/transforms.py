@@ -13,6 +13,7 @@ from engine.columns import Columns
 from engine.decoding.dispatch import BlockRows
 from engine.decoding.transform_dispatch import TransformDispatch, Users
 from engine.decoding.transforms import TRANSFORMS
+from engine.decoding.vocabulary import Vocabulary
 
 MASK = 0
 
@@ -36,9 +37,10 @@ class Request:
 
 
 class TransformRig:
-    """Slots of a dispatch; calls at step 0 begin a block."""
+    """Slots of a dispatch; calls at step 0 begin a block. With a ``vocabulary`` the logits are those of its rank."""
 
-    def __init__(self, requests: Sequence[Request]) -> None:
+    def __init__(self, requests: Sequence[Request], vocabulary: Vocabulary | None = None) -> None:
+        self._vocabulary = vocabulary
         self.columns = Columns(len(requests), torch.device("cpu"))
         self.dispatch = TransformDispatch(self.columns)
         for slot, request in enumerate(requests):
@@ -50,10 +52,11 @@ class TransformRig:
         self.dispatch.begin(users, blocks.slots_N)
         block_M, offset_M = blocks.editable_NB.nonzero(as_tuple=True)
         changed_NBV = logits_NBV.clone()
+        vocabulary = self._vocabulary or Vocabulary(logits_NBV.shape[2])
         for first in range(0, len(block_M), at_a_time):
             part = slice(first, first + at_a_time)
             logits_MV = logits_NBV[block_M[part], offset_M[part]]
-            self.dispatch.change(logits_MV, block_M[part], offset_M[part], users, blocks)
+            self.dispatch.change(logits_MV, vocabulary, block_M[part], offset_M[part], users, blocks)
             changed_NBV[block_M[part], offset_M[part]] = logits_MV
         return changed_NBV
 

@@ -19,6 +19,7 @@ from engine.decoding.dispatch import BlockRows
 from engine.decoding.sampler import propose, rank_tokens
 from engine.decoding.transform_dispatch import TransformDispatch, Users
 from engine.decoding.transforms import TRANSFORMS
+from engine.decoding.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class ReplayedDecoder:
         logits_MV = logits_NBV.flatten(0, 1).float().clone()
         block_M, offset_M = torch.ones_like(rows.masked_NB).nonzero(as_tuple=True)
         self._transforms.begin(users, self._slots_N)
-        self._transforms.change(logits_MV, block_M, offset_M, users, blocks)
+        self._transforms.change(logits_MV, Vocabulary(logits_MV.shape[1]), block_M, offset_M, users, blocks)
         return logits_MV.view(logits_NBV.shape)
 
     def _rows(self, tokens_NB: Tensor, masked_NB: Tensor, editable_NB: Tensor, mask_id: int, start: int) -> DecodeRows:
@@ -132,7 +133,8 @@ def _transform_knobs(knobs: Mapping[str, object]) -> dict[str, dict[str, object]
 def _candidates(logits_NBV: Tensor, wanted_NB: Tensor, mask_id: int, num_ranked: int) -> Candidates:
     everywhere = torch.arange(wanted_NB.numel())
     logits_MV = logits_NBV.flatten(0, 1)
-    proposal = propose(logits_MV, mask_id, everywhere, everywhere)
+    vocabulary = Vocabulary(logits_MV.shape[1])
+    proposal = propose(logits_MV, vocabulary, mask_id, everywhere, everywhere)
     shape = wanted_NB.shape
     return Candidates(
         tokens_NB=proposal.tokens_M.view(shape),
@@ -142,5 +144,5 @@ def _candidates(logits_NBV: Tensor, wanted_NB: Tensor, mask_id: int, num_ranked:
         margin_NB=proposal.margin_M.view(shape).masked_fill(~wanted_NB, 0.0),
         divergence_NB=torch.full(shape, torch.inf),
         current_NB=torch.zeros(shape),
-        ranked_NBK=rank_tokens(logits_MV, mask_id, num_ranked).unflatten(0, shape),
+        ranked_NBK=rank_tokens(logits_MV, vocabulary, mask_id, num_ranked).unflatten(0, shape),
     )

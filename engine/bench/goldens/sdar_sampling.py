@@ -15,7 +15,9 @@ from torch import Tensor
 
 from engine.bench.goldens.case import Case, DirectCase, UnreadableCase, first_difference
 from engine.bench.goldens.complaints import complaint
-from engine.decoding.sampler import Drawing, draw, filter_top_k_top_p, propose
+from engine.decoding.filtering import filter_top_k_top_p
+from engine.decoding.sampler import Drawing, draw, propose
+from engine.decoding.vocabulary import Vocabulary
 
 TOLERANCE = 1e-5
 
@@ -46,7 +48,7 @@ class SamplingCase(DirectCase):
 
     def differences(self) -> list[str]:
         entry, logits_MV = self._entry, self._tensors["logits"].float()
-        count, vocabulary = logits_MV.shape
+        count, vocab_size = logits_MV.shape
         no_mask_MV = torch.cat((logits_MV, logits_MV.new_full((count, 1), -torch.inf)), dim=1)
         top_k_M, top_p_M = torch.full((count,), entry.top_k), torch.full((count,), entry.top_p)
         zeros_M = torch.zeros(count, dtype=torch.int64)
@@ -60,8 +62,9 @@ class SamplingCase(DirectCase):
             noise_M=zeros_M,
             sampled_confidence_M=zeros_M + 1,
         )
-        proposal = draw(no_mask_MV, vocabulary, drawing, propose(no_mask_MV, vocabulary))
-        kept_MV = filter_top_k_top_p(logits_MV / entry.temperature, top_k_M, top_p_M)
+        padded = Vocabulary(vocab_size + 1)
+        proposal = draw(no_mask_MV, padded, vocab_size, drawing, propose(no_mask_MV, padded, vocab_size))
+        kept_MV = filter_top_k_top_p(logits_MV / entry.temperature, Vocabulary(vocab_size), top_k_M, top_p_M)
         found = first_difference("token", self._recorded("token").tolist(), proposal.tokens_M.tolist())
         found += self._farther("confidence", self._recorded("conf_generate"), proposal.confidence_M)
         return found + self._farther("probability", self._recorded("probs"), kept_MV.softmax(dim=1))

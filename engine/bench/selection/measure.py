@@ -123,13 +123,14 @@ class Forward:
         hidden_TD: Tensor = self._model(self._model.embed(self._tokens_T), self._positions_T, attention)
         body_s = now(self._device) - started
         head_s = candidates_s = 0.0
-        at_a_time = max(MAX_LOGITS // self._model.spec.vocab_size, 1)
+        vocabulary = self._model.vocabulary
+        at_a_time = max(MAX_LOGITS // vocabulary.widest, 1)
         for part_M, row_M in zip(self._masked_M.split(at_a_time), self._row_M.split(at_a_time), strict=True):
             started = now(self._device)
             logits_MV = self._model.compute_logits(hidden_TD[part_M]).float()
             computed = now(self._device)
             wanted = (flags_N[row_M].nonzero().flatten() for flags_N in (self._entropy_N, self._margin_N))
-            propose(logits_MV, self._model.spec.mask_token_id, *wanted)
+            propose(logits_MV, vocabulary, self._model.spec.mask_token_id, *wanted)
             head_s += computed - started
             candidates_s += now(self._device) - computed
         return body_s, head_s, candidates_s

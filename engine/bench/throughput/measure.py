@@ -15,6 +15,7 @@ from engine.attention.backend import AttentionBackend
 from engine.bench.throughput.roofline import Roofline, Work, body_work, head_work, now
 from engine.build import assemble_core
 from engine.config import EngineConfig
+from engine.decoding.vocabulary import Vocabulary
 from engine.executor import Executor, LocalExecutor
 from engine.llm_engine import LLMEngine
 from engine.model_runner import ModelRunner
@@ -90,6 +91,14 @@ class TimedModel(DiffusionLM):
         self._model = model
         self._times = times
         self._device = next(model.parameters()).device
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self._model.num_kv_heads
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self._model.vocabulary
 
     def embed(self, token_ids_T: Tensor) -> Tensor:
         return self._model.embed(token_ids_T)

@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from engine.decoding.sampler import mask_listed
 from engine.decoding.transform import LogitsTransform, TransformRows
 from engine.params import TokenIds, params
 
@@ -27,4 +26,4 @@ class BannedTokens(LogitsTransform):
         return bool(params.banned_tokens)
 
     def apply(self, logits_MV: Tensor, rows: TransformRows) -> Tensor:
-        return mask_listed(logits_MV, rows.knobs["banned_tokens"])
+        return rows.vocabulary.without_listed(logits_MV, rows.knobs["banned_tokens"])

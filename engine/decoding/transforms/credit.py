@@ -57,13 +57,13 @@ class Credit(LogitsTransform):
     def apply(self, logits_MV: Tensor, rows: TransformRows) -> Tensor:
         tokens_MW = rows.state["tokens"].long()
         credits_MW = rows.state["credits"] * rows.knobs["credit_beta"][:, None]
-        best_M, guess_M = logits_MV.max(dim=1)
-        earned_M = (best_M - logits_MV.logsumexp(dim=1)).exp() ** rows.knobs["credit_gamma"]
-        _earn(tokens_MW, credits_MW, guess_M, earned_M, rows.masked_M)
+        best = rows.vocabulary.best(logits_MV)
+        earned_M = best.probability_M ** rows.knobs["credit_gamma"]
+        _earn(tokens_MW, credits_MW, best.token_M, earned_M, rows.masked_M)
         rows.state.store("tokens", tokens_MW)
         rows.state.store("credits", credits_MW)
         gain_MW = rows.knobs["credit_alpha"][:, None] * credits_MW.log1p()
-        return logits_MV.scatter_add_(1, tokens_MW.clamp(min=0), gain_MW)
+        return rows.vocabulary.add(logits_MV, tokens_MW, gain_MW)
 
 
 def _earn(tokens_MW: Tensor, credits_MW: Tensor, guess_M: Tensor, earned_M: Tensor, masked_M: Tensor) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from engine.decoding.transform import InputTransform
+from engine.decoding.vocabulary import Vocabulary
 from engine.params import params
 
 
@@ -42,10 +43,12 @@ class IterationSmoothing(InputTransform):
     def active(cls, params: Any) -> bool:
         return bool(params.smoothing_weight)
 
-    def mixture(self, logits_PV: Tensor, knobs: Mapping[str, Tensor], total_step_P: Tensor) -> Tensor:
+    def mixture(
+        self, logits_PV: Tensor, vocabulary: Vocabulary, knobs: Mapping[str, Tensor], total_step_P: Tensor
+    ) -> Tensor:
         grown_P = knobs["smoothing_initial"] + knobs["smoothing_growth"] * total_step_P
         weight_P = grown_P.minimum(knobs["smoothing_weight"])
-        likely_PV = logits_PV.div_(knobs["smoothing_temperature"][:, None]).softmax(dim=1)
+        likely_PV = vocabulary.softmax(logits_PV.div_(knobs["smoothing_temperature"][:, None]))
         return likely_PV.mul_(weight_P[:, None])
 
     def knob_floors(self, knobs: Mapping[str, Tensor], total_step_N: Tensor) -> Mapping[str, Tensor]:

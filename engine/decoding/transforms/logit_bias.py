@@ -36,4 +36,4 @@ class LogitBias(LogitsTransform):
         )
 
     def apply(self, logits_MV: Tensor, rows: TransformRows) -> Tensor:
-        return logits_MV.scatter_add_(1, rows.knobs["bias_ids"].clamp(min=0), rows.knobs["biases"])
+        return rows.vocabulary.add(logits_MV, rows.knobs["bias_ids"], rows.knobs["biases"])

@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor
 
 from engine.columns import ColumnSpec, knob_columns
-from engine.decoding.sampler import mask_listed
 from engine.decoding.transform import LogitsTransform, TransformRows
 from engine.decoding.transforms.stop_ids import STOP_IDS
 from engine.params import params
@@ -39,4 +38,4 @@ class MinTokens(LogitsTransform):
     def apply(self, logits_MV: Tensor, rows: TransformRows) -> Tensor:
         length_M = rows.positions_M - rows.prompt_len_N[rows.block_M]
         early_M = length_M < rows.knobs["min_tokens"]
-        return mask_listed(logits_MV, rows.knobs["stop_ids"].where(early_M[:, None], -1))
+        return rows.vocabulary.without_listed(logits_MV, rows.knobs["stop_ids"].where(early_M[:, None], -1))

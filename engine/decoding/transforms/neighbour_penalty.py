@@ -33,4 +33,4 @@ class NeighbourPenalty(LogitsTransform):
     def apply(self, logits_MV: Tensor, rows: TransformRows) -> Tensor:
         before_M1 = rows.tokens_NB[rows.block_M, (rows.offset_M - 1).clamp(min=0)][:, None]
         penalty_M = torch.where(rows.offset_M > 0, rows.knobs["neighbour_penalty"], 0.0)
-        return logits_MV.scatter_add(1, before_M1, -penalty_M[:, None])
+        return rows.vocabulary.add(logits_MV, before_M1, -penalty_M[:, None])

@@ -36,17 +36,17 @@ class RepetitionPenalty(LogitsTransform):
 
     def apply(self, logits_MV: Tensor, rows: TransformRows) -> Tensor:
         tokens_ML = self._occurring(rows)
-        logits_ML = logits_MV.gather(1, tokens_ML)
+        logits_ML = rows.vocabulary.own(logits_MV, tokens_ML)
         penalty_M1 = rows.knobs["repetition_penalty"][:, None]
         penalised_ML = torch.where(logits_ML > 0, logits_ML / penalty_M1, logits_ML * penalty_M1)
-        penalised_ML = torch.where(tokens_ML == rows.mask_token_id, logits_ML, penalised_ML)
-        return logits_MV.scatter_(1, tokens_ML, penalised_ML)
+        return rows.vocabulary.put(logits_MV, tokens_ML, penalised_ML)
 
     def _occurring(self, rows: TransformRows) -> Tensor:
-        """The tokens that count at each position, the mask id where none does."""
+        """The tokens that count at each position, -1 where none does."""
         tokens_ML = rows.canvas_NL[rows.block_M]
         place_L = torch.arange(tokens_ML.shape[1], device=tokens_ML.device)
         distance_ML = (place_L - rows.positions_M[:, None]).abs()
         window_M1 = rows.knobs["repetition_window"][:, None]
-        counts_ML = (distance_ML > 0) & ((window_M1 == 0) | (distance_ML <= window_M1))
-        return tokens_ML.where(counts_ML, rows.mask_token_id)
+        counts_ML = (tokens_ML != rows.mask_token_id) & (distance_ML > 0)
+        counts_ML &= (window_M1 == 0) | (distance_ML <= window_M1)
+        return tokens_ML.where(counts_ML, -1)

@@ -1,7 +1,7 @@
 """Token ids that a completion must hold.
 
 Shape legend: N blocks, B width of the widest, M positions whose logits are at hand, K listed token ids, L positions of
-a canvas, V logit columns.
+a canvas, V logit columns of this rank.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from engine.columns import ColumnSpec, knob_columns
-from engine.decoding.sampler import mask_listed
 from engine.decoding.transform import LogitsTransform, TransformRows
 from engine.decoding.transforms.stop_ids import STOP_IDS
+from engine.decoding.vocabulary import Vocabulary
 from engine.params import TokenIds, params
 
 LEAST_LOG_PROBABILITY = -80.0
@@ -58,8 +58,9 @@ class RequiredTokens(LogitsTransform):
         positions_M1 = rows.positions_M[:, None]
         holds_M = ((required_MK == rows.tokens_M[:, None]) & (first_MK == positions_M1)).any(dim=1)
         early_M1 = (first_MK >= positions_M1).any(dim=1, keepdim=True)
-        changed_MV = mask_listed(logits_MV, rows.knobs["stop_ids"].where(early_M1, -1))
-        return _allow_only(changed_MV, torch.where(holds_M, rows.tokens_M, reserved_M), rows.mask_token_id)
+        changed_MV = rows.vocabulary.without_listed(logits_MV, rows.knobs["stop_ids"].where(early_M1, -1))
+        only_M = torch.where(holds_M, rows.tokens_M, reserved_M)
+        return _allow_only(changed_MV, rows.vocabulary, only_M, rows.mask_token_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ def _reserve(logits_MV: Tensor, required_MK: Tensor, standing: _Standing, rows: 
     token takes is not there for the next."""
     block_M, offset_M = rows.block_M, rows.offset_M
     free_M1 = (rows.masked_M & (rows.positions_M < rows.limit_N[block_M]))[:, None]
-    log_probability_MK = logits_MV.gather(1, required_MK.clamp(min=0)) - logits_MV.logsumexp(dim=1, keepdim=True)
+    log_total_M1 = rows.vocabulary.log_total(logits_MV)[:, None]
+    log_probability_MK = rows.vocabulary.pick(logits_MV, required_MK) - log_total_M1
     score_MK = log_probability_MK.clamp(min=LEAST_LOG_PROBABILITY).masked_fill(~free_M1, -torch.inf)
     shape = (*rows.masked_NB.shape, required_MK.shape[1])
     score_NBK = score_MK.new_full(shape, -torch.inf)
@@ -108,16 +110,14 @@ def _reserve(logits_MV: Tensor, required_MK: Tensor, standing: _Standing, rows: 
     return torch.where(entry_M1 >= 0, required_MK.gather(1, entry_M1.clamp(min=0)), -1)[:, 0]
 
 
-def _allow_only(logits_MV: Tensor, token_M: Tensor, mask_token_id: int) -> Tensor:
+def _allow_only(logits_MV: Tensor, vocabulary: Vocabulary, token_M: Tensor, mask_token_id: int) -> Tensor:
     """Leave positions with a ``token_M`` (-1: any) that token alone, in place. Its probability stays what it is: the
     mask id, which is never proposed, takes the rest."""
-    only_M1 = (token_M >= 0)[:, None]
-    token_M1 = token_M.clamp(min=0)[:, None]
-    before_M1, mask_M1 = logits_MV.gather(1, token_M1), logits_MV[:, mask_token_id, None]
-    log_probability_M1 = before_M1 - logits_MV.logsumexp(dim=1, keepdim=True)
+    token_M1 = token_M[:, None]
+    mask_M1 = torch.where(token_M1 >= 0, mask_token_id, -1)
+    log_probability_M1 = vocabulary.pick(logits_MV, token_M1) - vocabulary.log_total(logits_MV)[:, None]
     log_probability_M1 = log_probability_M1.clamp(min=LEAST_LOG_PROBABILITY, max=0.0)
     rest_M1 = (-log_probability_M1.exp()).log1p()
-    rest_M1, kept_M1 = torch.where(only_M1, rest_M1, mask_M1), torch.where(only_M1, log_probability_M1, before_M1)
-    logits_MV.masked_fill_(only_M1, -torch.inf)
-    logits_MV[:, mask_token_id, None] = rest_M1
-    return logits_MV.scatter_(1, token_M1, kept_M1)
+    logits_MV.masked_fill_(token_M1 >= 0, -torch.inf)
+    vocabulary.put(logits_MV, mask_M1, rest_M1)
+    return vocabulary.put(logits_MV, token_M1, log_probability_M1)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from engine.columns import Columns
 from engine.decoding.divergence import DivergenceMemory, divergence
+from engine.decoding.vocabulary import Vocabulary
 
 SLOTS, OFFSETS, START = torch.tensor([1, 1, 2]), torch.tensor([0, 2, 1]), torch.tensor([8, 8, 20])
 LOGITS = torch.tensor([[1.0, 2.0, -1.0], [0.0, 0.5, 0.0], [3.0, 0.0, 0.0]])
@@ -15,7 +16,7 @@ LOGITS = torch.tensor([[1.0, 2.0, -1.0], [0.0, 0.5, 0.0], [3.0, 0.0, 0.0]])
 
 @pytest.fixture
 def memory() -> DivergenceMemory:
-    memory = DivergenceMemory(Columns(4, torch.device("cpu")), vocab_size=3)
+    memory = DivergenceMemory(Columns(4, torch.device("cpu")), Vocabulary(3))
     for slot in (1, 2):
         memory.admit(slot, 4)
     return memory

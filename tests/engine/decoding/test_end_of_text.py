@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from engine.decoding.end_of_text import end_confidence, expected_ends
+from engine.decoding.vocabulary import Vocabulary
 
 EOS_IDS = torch.tensor([1, 3])
 
 
 def test_any_end_of_text_id_may_be_the_most_probable() -> None:
     logits = torch.tensor([[0.0, 5.0, 0.0, 0.0], [5.0, 0.0, 0.0, 4.0], [0.0, 0.0, 0.0, 9.0]])
-    expected, probability = expected_ends(logits, EOS_IDS)
+    expected, probability = expected_ends(logits, Vocabulary(4), EOS_IDS)
     assert expected.tolist() == [True, False, True]
     torch.testing.assert_close(probability, logits.softmax(dim=1)[:, EOS_IDS].sum(dim=1))
 

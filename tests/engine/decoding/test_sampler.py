@@ -14,16 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.columns import MAX_LISTED_TOKENS
+from engine.decoding.filtering import filter_top_k_top_p
 from engine.decoding.sampler import (
     Drawing,
     Proposal,
     defer,
     draw,
-    filter_top_k_top_p,
-    mask_listed,
     propose,
     rank_tokens,
 )
+from engine.decoding.vocabulary import Vocabulary
 
 MASK = 5
 LOGITS = st.lists(st.integers(-4, 4).map(lambda value: value / 2), min_size=6, max_size=12)
@@ -33,8 +33,13 @@ def normal(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
 
 
+def whole(logits: Tensor) -> Vocabulary:
+    return Vocabulary(logits.shape[1])
+
+
 def drawn(logits: Tensor, mask_token_id: int, settings: Drawing) -> Proposal:
-    return draw(logits, mask_token_id, settings, propose(logits, mask_token_id))
+    vocabulary = whole(logits)
+    return draw(logits, vocabulary, mask_token_id, settings, propose(logits, vocabulary, mask_token_id))
 
 
 def drawing(count: int, **changes: float) -> Drawing:
@@ -69,7 +74,7 @@ def kept_by(logits: list[float], top_k: int, top_p: float) -> set[int]:
 
 def test_argmax_and_confidence_equal_a_float64_softmax() -> None:
     logits = normal(200, 50)
-    proposal = propose(logits, MASK, torch.arange(200))
+    proposal = propose(logits, whole(logits), MASK, torch.arange(200))
 
     probabilities = logits.double().softmax(dim=1)
     without_mask = probabilities.clone()
@@ -84,7 +89,7 @@ def test_argmax_and_confidence_equal_a_float64_softmax() -> None:
 def test_the_mask_is_never_proposed_but_its_mass_stays_in_the_denominator() -> None:
     logits = torch.zeros(1, 8)
     logits[0, MASK], logits[0, 2] = 10.0, 1.0
-    for proposal in (propose(logits, MASK, None), drawn(logits, MASK, drawing(1, temperature=0.01))):
+    for proposal in (propose(logits, whole(logits), MASK, None), drawn(logits, MASK, drawing(1, temperature=0.01))):
         assert proposal.tokens_M.tolist() == [2]
         share = math.exp(1) / (math.exp(10) + math.exp(1) + 6)
         assert proposal.confidence_M.item() == pytest.approx(share, rel=1e-5)
@@ -94,19 +99,21 @@ def test_ties_go_to_the_smaller_token_and_the_logits_stay_unchanged() -> None:
     logits = torch.zeros(3, 8)
     logits[:, [3, 6]] = 2.0
     before = logits.clone()
-    assert propose(logits, MASK, None).tokens_M.tolist() == [3, 3, 3]
+    assert propose(logits, whole(logits), MASK, None).tokens_M.tolist() == [3, 3, 3]
     assert drawn(logits, MASK, drawing(3, noise=0)).tokens_M.tolist() == [3, 3, 3]
     assert torch.equal(logits, before)
 
 
 def test_entropy_is_infinite_where_it_was_not_asked_for() -> None:
-    entropy = propose(normal(4, 9), MASK, torch.tensor([2])).entropy_M
+    entropy = propose(normal(4, 9), Vocabulary(9), MASK, torch.tensor([2])).entropy_M
     assert torch.isfinite(entropy).tolist() == [False, False, True, False]
 
 
 @given(LOGITS, st.integers(0, 14), st.sampled_from([0.0, 0.1, 0.35, 0.5, 0.77, 0.99, 1.0]))
 def test_top_k_then_top_p_keep_what_the_definition_keeps(logits: list[float], top_k: int, top_p: float) -> None:
-    filtered = filter_top_k_top_p(torch.tensor([logits]), torch.tensor([top_k]), torch.tensor([top_p]))[0]
+    filtered = filter_top_k_top_p(
+        torch.tensor([logits]), Vocabulary(len(logits)), torch.tensor([top_k]), torch.tensor([top_p])
+    )[0]
 
     assert set(torch.isfinite(filtered).nonzero().flatten().tolist()) == kept_by(logits, top_k, top_p)
     assert all(value in (original, -math.inf) for value, original in zip(filtered.tolist(), logits, strict=True))
@@ -114,13 +121,15 @@ def test_top_k_then_top_p_keep_what_the_definition_keeps(logits: list[float], to
 
 @pytest.mark.parametrize("top_p", [0.0, 1e-9])
 def test_the_first_token_always_stays(top_p: float) -> None:
-    filtered = filter_top_k_top_p(torch.tensor([[0.5, 3.0, 1.0]]), torch.tensor([0]), torch.tensor([top_p]))
+    filtered = filter_top_k_top_p(
+        torch.tensor([[0.5, 3.0, 1.0]]), Vocabulary(3), torch.tensor([0]), torch.tensor([top_p])
+    )
     assert torch.isfinite(filtered)[0].tolist() == [False, True, False]
 
 
 def test_temperature_0_takes_the_argmax_of_the_unchanged_logits() -> None:
     logits = normal(50, 20)
-    greedy, plain = drawn(logits, MASK, drawing(50, temperature=0.0)), propose(logits, MASK, None)
+    greedy, plain = drawn(logits, MASK, drawing(50, temperature=0.0)), propose(logits, whole(logits), MASK, None)
     assert torch.equal(greedy.tokens_M, plain.tokens_M)
     torch.testing.assert_close(greedy.confidence_M, plain.confidence_M)
 
@@ -129,7 +138,7 @@ def test_temperature_0_takes_the_argmax_of_the_unchanged_logits() -> None:
 def test_a_tiny_temperature_is_the_argmax(temperature: float) -> None:
     logits = normal(40, 30, scale=20.0)
     proposal = drawn(logits, MASK, drawing(40, temperature=temperature, sampled_confidence=1))
-    assert torch.equal(proposal.tokens_M, propose(logits, MASK, None).tokens_M)
+    assert torch.equal(proposal.tokens_M, propose(logits, whole(logits), MASK, None).tokens_M)
     assert torch.isfinite(proposal.confidence_M).all()
     assert not torch.isnan(proposal.entropy_M).any()
 
@@ -203,7 +212,7 @@ def test_recorded_distributions_of_sdar(sampling_recording: Path) -> None:
     for entry in entries:
         i, given = entry["i"], {name: entry[name] for name in ("temperature", "top_k", "top_p")}
         settings = drawing(count, noise=0, sampled_confidence=1, **given)
-        kept = filter_top_k_top_p(logits / entry["temperature"], settings.top_k_M, settings.top_p_M)
+        kept = filter_top_k_top_p(logits / entry["temperature"], whole(logits), settings.top_k_M, settings.top_p_M)
         torch.testing.assert_close(kept.softmax(dim=1), tensors[f"probs_{i}"], atol=1e-6, rtol=1e-4)
         assert torch.isfinite(kept).sum(dim=1).tolist() == entry["kept"]
         proposal = drawn(padded, no_mask, settings)
@@ -222,7 +231,7 @@ def listed(*ids: int) -> Tensor:
 def test_listed_tokens_are_masked_per_row_and_the_input_stays() -> None:
     logits = normal(2, 6)
     before = logits.clone()
-    masked = mask_listed(logits, torch.cat((listed(0, 5), listed())))
+    masked = whole(logits).without_listed(logits, torch.cat((listed(0, 5), listed())))
     assert torch.isinf(masked).nonzero().tolist() == [[0, 0], [0, 5]]
     assert torch.equal(logits, before)
     assert torch.equal(masked[1], logits[1])
@@ -230,10 +239,10 @@ def test_listed_tokens_are_masked_per_row_and_the_input_stays() -> None:
 
 def test_a_deferred_token_has_confidence_0_and_leaves_the_denominator_of_others() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
-    proposal = propose(logits, mask_token_id=1, entropy_rows=None)
+    proposal = propose(logits, whole(logits), mask_token_id=1)
     assert proposal.tokens_M.tolist() == [0, 2, 2]
 
-    deferred = defer(logits, proposal, torch.cat((listed(2), listed(2), listed())))
+    deferred = defer(logits, whole(logits), proposal, torch.cat((listed(2), listed(2), listed())))
 
     assert deferred.tokens_M.tolist() == [0, 2, 2]
     expected = math.exp(2) / (math.exp(2) + math.exp(1))
@@ -242,8 +251,10 @@ def test_a_deferred_token_has_confidence_0_and_leaves_the_denominator_of_others(
 
 def test_ranked_tokens_are_in_order_without_the_mask_and_ties_go_to_the_smaller_id() -> None:
     logits = torch.tensor([[0.0, 9.0, -2.0, 0.5, -0.0, -2.5], [1.0, 1.0, 1.0, -torch.inf, 1.0, 2.0]])
-    assert rank_tokens(logits, 1, 4).tolist() == [[3, 0, 4, 2], [5, 0, 2, 4]]
-    assert rank_tokens(logits, 1, 99).tolist() == [[3, 0, 4, 2, 5], [5, 0, 2, 4, 3]]
+    assert rank_tokens(logits, whole(logits), 1, 4).tolist() == [[3, 0, 4, 2], [5, 0, 2, 4]]
+    assert rank_tokens(logits, whole(logits), 1, 99).tolist() == [[3, 0, 4, 2, 5], [5, 0, 2, 4, 3]]
     many = (torch.randn(30, 500, generator=torch.Generator().manual_seed(0)) * 4).round() / 4
     many[:, 7] = -torch.inf
-    assert torch.equal(rank_tokens(many, 7, 40), many.sort(dim=1, descending=True, stable=True).indices[:, :40])
+    assert torch.equal(
+        rank_tokens(many, whole(many), 7, 40), many.sort(dim=1, descending=True, stable=True).indices[:, :40]
+    )

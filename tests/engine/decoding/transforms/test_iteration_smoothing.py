@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from engine.decoding.transforms.iteration_smoothing import IterationSmoothing
+from engine.decoding.vocabulary import Vocabulary
 
 KNOBS = {
     "smoothing_weight": 0.3,
@@ -20,13 +21,15 @@ def knobs(**changes: float) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("step", "weight"), [(0, 0.15), (5, 0.25), (7, 0.29), (8, 0.3), (100, 0.3)])
 def test_the_weight_grows_with_the_steps_of_the_request_up_to_its_limit(step: int, weight: float) -> None:
-    mixture = IterationSmoothing().mixture(torch.randn(1, 9), knobs(), torch.tensor([step]))
+    mixture = IterationSmoothing().mixture(torch.randn(1, 9), Vocabulary(9), knobs(), torch.tensor([step]))
     assert float(mixture.sum()) == pytest.approx(weight, abs=1e-6)
 
 
 def test_the_mixture_is_the_tempered_distribution() -> None:
     logits = torch.tensor([[1.0, 3.0, -2.0]])
-    mixture = IterationSmoothing().mixture(logits.clone(), knobs(smoothing_temperature=2.0), torch.tensor([50]))
+    mixture = IterationSmoothing().mixture(
+        logits.clone(), Vocabulary(3), knobs(smoothing_temperature=2.0), torch.tensor([50])
+    )
     torch.testing.assert_close(mixture, 0.3 * (logits / 2).softmax(dim=1))
 
 

@@ -10,6 +10,7 @@ import torch
 from engine.columns import Columns
 from engine.decoding.transform import TransformRows
 from engine.decoding.transforms.neighbour_penalty import NeighbourPenalty
+from engine.decoding.vocabulary import Vocabulary
 from tests.helpers.engines import drive, load, make_request
 
 
@@ -30,6 +31,7 @@ def test_the_logit_of_the_token_before_is_lowered_but_not_at_the_first_place() -
         knobs={"neighbour_penalty": torch.tensor([1.0, 1.0, 2.5])},
         state=Columns(2, torch.device("cpu")).cells("none", block_M, offset_M),
         mask_token_id=0,
+        vocabulary=Vocabulary(4),
     )
     logits = NeighbourPenalty().apply(torch.ones(3, 4), rows)
     assert logits.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [-1.5, 1, 1, 1]]
