@@ -12,7 +12,6 @@ from engine.decoding.filtering import ascending_bits, filter_top_k_top_p
 from engine.decoding.vocabulary import Vocabulary
 from tests.helpers.vocabulary import alone, columns_of_ranks, random_logits
 
-
 LAST_BITS = 5e-7
 """Float32 sums of probabilities in another order, at most."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,8 @@ from engine.decoding.sampler import (
     rank_tokens,
 )
 from engine.decoding.vocabulary import Vocabulary
+from engine.parallel import Ranks
+from tests.helpers.ranks import tensor_ranks
 
 MASK = 5
 LOGITS = st.lists(st.integers(-4, 4).map(lambda value: value / 2), min_size=6, max_size=12)
@@ -258,3 +262,54 @@ def test_ranked_tokens_are_in_order_without_the_mask_and_ties_go_to_the_smaller_
     assert torch.equal(
         rank_tokens(many, whole(many), 7, 40), many.sort(dim=1, descending=True, stable=True).indices[:, :40]
     )
+
+
+def proposal_of_ranks(count: int, work: Callable[[Vocabulary, Tensor], Proposal], logits: Tensor) -> Proposal:
+    """What all of ``count`` ranks propose, each from its columns."""
+
+    def run(ranks: Ranks) -> Proposal:
+        vocabulary = Vocabulary(logits.shape[1], ranks.tensor)
+        return work(vocabulary, logits[:, vocabulary.start : vocabulary.end].clone())
+
+    first, *others = tensor_ranks(count, run)
+    for name in Proposal.__slots__:
+        assert all(torch.equal(getattr(other, name), getattr(first, name)) for other in others), name
+    return first
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("mask", [0, 5, 40])
+def test_ranks_propose_draw_defer_and_rank_what_one_rank_does(count: int, mask: int) -> None:
+    logits = normal(48, 41)
+    logits[::4] = logits[::4].round()
+    settings = drawing(48, temperature=0.9)
+    settings.temperature_M[::6] = 0.0
+    settings.top_k_M[1::3] = 7
+    settings.top_p_M[2::3] = 0.7
+    settings.sampled_confidence_M[::2] = 1
+    deferred = listed(3, 30).repeat(48, 1)
+    deferred[::2] = -1
+
+    def work(vocabulary: Vocabulary, own: Tensor) -> Proposal:
+        proposal = propose(own, vocabulary, mask, torch.arange(0, 48, 2), torch.arange(5))
+        assert proposal.ranked_MK.shape == (48, 0)
+        proposal = replace(proposal, ranked_MK=rank_tokens(own, vocabulary, mask, 17))
+        return defer(own, vocabulary, draw(own, vocabulary, mask, settings, proposal), deferred)
+
+    expected, found = work(whole(logits), logits.clone()), proposal_of_ranks(count, work, logits)
+    for name in ("tokens_M", "ranked_MK"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    for name in ("confidence_M", "probability_M", "entropy_M", "margin_M"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-6, rtol=1e-5)
+    assert not (found.tokens_M == mask).any()
+
+
+def test_ranks_rank_all_of_a_small_vocabulary() -> None:
+    logits = normal(6, 7).round()
+
+    def work(vocabulary: Vocabulary, own: Tensor) -> Proposal:
+        return replace(propose(own, vocabulary, 6), ranked_MK=rank_tokens(own, vocabulary, 6, 99))
+
+    found = proposal_of_ranks(3, work, logits).ranked_MK
+    assert torch.equal(found, rank_tokens(logits, whole(logits), 6, 99))
+    assert found.shape == (6, 6)

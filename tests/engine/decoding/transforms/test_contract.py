@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from engine.cache import CACHE_POLICIES
+from engine.columns import Columns
 from engine.decoding import DECODERS
 from engine.decoding.transform import InputTransform, LogitsTransform
+from engine.decoding.transform_dispatch import TransformDispatch
 from engine.decoding.transforms import TRANSFORMS
+from engine.decoding.vocabulary import Vocabulary
+from engine.parallel import ALONE, Ranks
 from engine.strategy import SHARED_OPTIONS
+from tests.helpers.ranks import tensor_ranks
 from tests.helpers.transforms import MASK, Request, TransformRig, transformed
 
 VOCABULARY = 12
@@ -84,6 +91,41 @@ def test_positions_in_turns_give_what_they_give_at_once(one: Request, seed: int)
         return
     logits = torch.randn(one.end - one.start, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
     assert torch.equal(transformed(one, logits, at_a_time=2), transformed(one, logits))
+
+
+@settings(max_examples=30)
+@given(st.lists(requests(), min_size=1, max_size=4), st.sampled_from([2, 3]), st.integers(0, 2**31))
+def test_ranks_with_some_columns_each_change_them_as_one_rank_does(batch: list[Request], count: int, seed: int) -> None:
+    width = max(one.end - one.start for one in batch)
+    logits = torch.randn(2, len(batch), width, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
+    whole = TransformRig(batch)
+    expected = [whole.apply(batch, logits[step], step) for step in (0, 1)]
+
+    def run(ranks: Ranks) -> list[Tensor]:
+        vocabulary = Vocabulary(VOCABULARY, ranks.tensor)
+        rig, own = TransformRig(batch, vocabulary), slice(vocabulary.start, vocabulary.end)
+        return [rig.apply(batch, logits[step, ..., own], step) for step in (0, 1)]
+
+    for step, parts in enumerate(zip(*tensor_ranks(count, run), strict=True)):
+        torch.testing.assert_close(torch.cat(parts, dim=2), expected[step], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("name", [name for name in TRANSFORMS if name not in ON_LOGITS])
+def test_ranks_with_some_columns_each_mix_as_one_rank_does(name: str, count: int) -> None:
+    logits = torch.randn(5, VOCABULARY, generator=torch.Generator().manual_seed(1)) * 3
+    number = list(TRANSFORMS).index(name)
+
+    def mix(ranks: Ranks) -> Tensor:
+        vocabulary = Vocabulary(VOCABULARY, ranks.tensor)
+        dispatch = TransformDispatch(Columns(1, torch.device("cpu")))
+        dispatch.admit(0, {name: ASKED[name]}, 4)
+        own = logits[:, vocabulary.start : vocabulary.end].clone()
+        return dispatch.mixture(own, vocabulary, np.full(5, 1 << number), torch.zeros(5).long(), torch.arange(5))
+
+    found = torch.cat(tensor_ranks(count, mix), dim=1)
+    torch.testing.assert_close(found, mix(ALONE), atol=1e-6, rtol=1e-5)
+    assert found.any()
 
 
 @pytest.mark.parametrize("name", ON_LOGITS)
