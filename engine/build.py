@@ -22,6 +22,7 @@ from engine.models.checkpoint import Checkpoint, open_checkpoint
 from engine.models.loader import LoadProgress, load_model
 from engine.models.spec import DiffusionLM, ModelSpec
 from engine.parallel import ALONE, Ranks
+from engine.rank_check import RankCheck
 from engine.registry import Registry
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
@@ -39,7 +40,7 @@ def build_core(
     """Load the weights on this process's device and wire up the leading rank: scheduler, plans and its own runner,
     which ``executor`` wraps where there are others."""
     model = _load(checkpoint, config, max_model_len, on_progress, ranks)
-    return assemble_core(model, config, max_model_len, decoders, executor)
+    return assemble_core(model, config, max_model_len, decoders, executor, ranks)
 
 
 def build_follower(
@@ -52,7 +53,7 @@ def build_follower(
 ) -> ModelRunner:
     """Load this rank's part of the weights and wire up what executes the leading rank's plans."""
     model = _load(checkpoint, config, max_model_len, on_progress, ranks)
-    return _make_runner(model, config, max_model_len, decoders)[0]
+    return _make_runner(model, config, max_model_len, decoders, ranks)[0]
 
 
 def load_follower(
@@ -96,10 +97,11 @@ def assemble_core(
     max_model_len: int,
     decoders: Registry[Decoder] = DECODERS,
     executor: Callable[[ModelRunner], Executor] = LocalExecutor,
+    ranks: Ranks = ALONE,
 ) -> EngineCore:
     """Wire up the leading rank around a network that has its weights; K/V get its dtype and device."""
     spec = model.spec
-    runner, blocks = _make_runner(model, config, max_model_len, decoders)
+    runner, blocks = _make_runner(model, config, max_model_len, decoders, ranks)
     policies = {
         name: policy(spec.attention, fused=config.fused, lead=spec.logit_shift if config.fused else 0)
         for name in CACHE_POLICIES
@@ -122,14 +124,15 @@ def assemble_core(
 
 
 def _make_runner(
-    model: DiffusionLM, config: EngineConfig, max_model_len: int, decoders: Registry[Decoder]
+    model: DiffusionLM, config: EngineConfig, max_model_len: int, decoders: Registry[Decoder], ranks: Ranks
 ) -> tuple[ModelRunner, BlockManager]:
     """The runner of a rank, and the manager of pages, which only the leading rank needs afterwards."""
     weight = next(model.parameters())
     slot_len = slot_length(model.spec, max_model_len)
     blocks = make_block_manager(config, weight.device, slot_len)
     cache = _allocate_cache(model, blocks, weight.dtype, weight.device)
-    return ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders), blocks
+    check = RankCheck(ranks.world, config.check_ranks)
+    return ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders, check), blocks
 
 
 def check_settings(spec: ModelSpec, config: EngineConfig, max_model_len: int) -> None:

@@ -50,6 +50,13 @@ class Canvas:
         """Whole canvases ``[N, L]``, without the spare column."""
         return self.tokens[slots_N, :-1]
 
+    def digest(self) -> Tensor:
+        """A number for each slot ``[S]`` that changes with its tokens and their places: a sum modulo 2^64 with fixed
+        pseudo-random odd weights."""
+        weight_L = torch.arange(1, self._stride, device=self.tokens.device) * -0x61C8864680B583EB
+        weight_L = (weight_L ^ (weight_L >> 29)) * 0x3F58476D1CE4E5B9 | 1
+        return ((self.tokens[:, :-1] + 1) * weight_L).sum(dim=1)
+
     def apply(self, slots_N: Tensor, positions_NB: Tensor, transfer_NB: Tensor, tokens_NB: Tensor) -> None:
         """Write ``tokens_NB`` where ``transfer_NB``. (slot, position) pairs must be distinct where transferred."""
         base_N1 = slots_N[:, None] * self._stride

@@ -82,6 +82,9 @@ class EngineConfig:
             "experts. all_to_all: rows travel to their experts; for more than 16 ranks or so."
         ),
     ] = "all_reduce"
+    check_ranks: Annotated[
+        int, Ge(0), Field(description="Compare the canvases of all ranks at each so many forwards; 0 never.")
+    ] = 0
     fused: Annotated[
         bool, Field(description="Fuse prefill and commit with denoising; off: a forward for each, as references do.")
     ] = True

@@ -14,6 +14,7 @@
     |- CheckpointError             a checkpoint cannot be served as it lies on disk
     |  '- UnsupportedModelError    a well-formed checkpoint of a kind that is not supported
     '- EngineDeadError             the engine stopped; the request may be sent elsewhere
+       '- RanksDisagreeError       the ranks of a sharded replica hold different canvases
 
 A transport maps a class to its own codes in one table (``deployments/errors.py``); nothing else depends on the
 concrete class. All arguments go to ``Exception.__init__``, so every error survives pickling between processes.
@@ -92,3 +93,7 @@ class UnsupportedModelError(CheckpointError):
 
 class EngineDeadError(LacunaError):
     """The engine stopped and will not answer; another replica may."""
+
+
+class RanksDisagreeError(EngineDeadError):
+    """The ranks of a sharded replica decided differently: none of them can be trusted."""

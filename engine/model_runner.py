@@ -26,8 +26,10 @@ from engine.decoding.transform_dispatch import TransformDispatch, Users
 from engine.forward_clock import ForwardClock
 from engine.length_meter import LengthMeter, least_certain
 from engine.models.spec import DiffusionLM
+from engine.parallel import ALONE
 from engine.plan import Admission, DecodeSpans, Decoding, IterationPlan, LengthReading, StepResult
 from engine.proposer import Proposer
+from engine.rank_check import RankCheck
 from engine.registry import Registry
 from engine.soft_embeddings import SoftEmbeddings
 
@@ -45,7 +47,9 @@ class ModelRunner:
         num_slots: int,
         max_len: int,
         decoders: Registry[Decoder] = DECODERS,
+        check: RankCheck | None = None,
     ) -> None:
+        self._check = check or RankCheck(ALONE.world, 0)
         self._model = model
         self._cache = cache
         self._device = cache.keys.device
@@ -90,6 +94,7 @@ class ModelRunner:
         result = self._decide(plan.decoded, hidden_TD, drift)
         if plan.soft is not None:
             self._soft.refresh(hidden_TD, plan.soft, plan.decoded)
+        self._check.after_forward(self._canvas)
         return replace(result, forward_s=clock.seconds())
 
     def _admit(self, admission: Admission) -> None:

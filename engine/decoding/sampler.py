@@ -147,5 +147,5 @@ def rank_tokens(logits_MV: Tensor, vocabulary: Vocabulary, mask_token_id: int, c
     own_MK = key_MV.new_full((len(key_MV), count), lowest)
     found_MK = key_MV.topk(min(count, vocabulary.width), dim=1).values
     own_MK[:, : found_MK.shape[1]] = found_MK
-    key_MK = torch.cat([key_GM.T for key_GM in vocabulary.gather(*own_MK.unbind(1))], dim=1)
-    return -key_MK.topk(min(count, vocabulary.size - 1), dim=1).values & 0xFFFFFFFF
+    (key_GMK,) = vocabulary.gather(own_MK)
+    return -key_GMK.movedim(0, 1).flatten(1).topk(min(count, vocabulary.size - 1), dim=1).values & 0xFFFFFFFF

@@ -184,7 +184,7 @@ class Vocabulary:
     # Exchange
 
     def gather(self, *numbers_M: Tensor) -> tuple[Tensor, ...]:
-        """All ranks' numbers, ``[G, M]`` each, in one exchange; they are of one type."""
+        """All ranks' numbers, ``[G, M, ...]`` each, in one exchange; they are of one type and shape."""
         own_CM = torch.stack(numbers_M)
         if own_CM.numel() == 0:
             return own_CM[None].unbind(1)
