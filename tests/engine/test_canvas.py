@@ -64,3 +64,15 @@ def test_a_splice_moves_what_stands_behind_and_knows_what_is_given() -> None:
     assert canvas.tokens[1].tolist() == [1, 2, MASK, MASK, 7, 4, MASK]
     assert canvas.given[1].tolist() == [True, True, False, False, True, True, False]
     assert (canvas.tokens[[0, 2]] == MASK).all()
+
+
+def test_the_digest_tells_tokens_places_and_slots_apart() -> None:
+    canvas, other = make(), make()
+    for one in (canvas, other):
+        one.admit(0, torch.tensor([1, 2, 3]))
+        one.admit(2, torch.tensor([1, 2, 3]))
+    assert torch.equal(canvas.digest(), other.digest())
+    assert canvas.digest()[0] == canvas.digest()[2] != canvas.digest()[1]
+    for tokens in ([2, 1, 3], [1, 2], [1, 2, 3, 0], [MASK, 1, 2, 3]):
+        other.admit(2, torch.tensor(tokens))
+        assert (canvas.digest() == other.digest()).tolist() == [True, True, False], tokens
