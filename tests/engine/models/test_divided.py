@@ -52,13 +52,14 @@ def hidden_states(model: DiffusionLM) -> Tensor:
     return torch.cat(cached.run(rows(*first, (1, 0, 4, 0, 4), (1, 4, 7, 0, 7))))
 
 
-def num_parameters(spec: ModelSpec, layout: ParallelLayout) -> int:
-    """What each of the ranks should hold where parts are of equal size, counted from the numbers of the network."""
+def num_parameters(spec: ModelSpec, layout: ParallelLayout, rank: int) -> int:
+    """What a rank should hold, counted from the numbers of the network; but for the vocabulary all parts are equal."""
+    start, end = layout.tensor_part(rank).span(spec.vocab_size)
     hidden, moe = spec.hidden_size, spec.moe
     mixtures = 0 if moe is None else spec.num_layers - len(moe.dense_layers)
     dense = 3 * hidden * spec.intermediate_size // layout.tensor
     total = hidden + spec.num_layers * attention_parameters(spec, layout) + (spec.num_layers - mixtures) * dense
-    total += spec.vocab_size * hidden * (1 if spec.tie_word_embeddings else 2)
+    total += (end - start) * hidden * (1 if spec.tie_word_embeddings else 2)
     if moe is not None:
         router = moe.num_experts * (hidden + moe.expert_bias)
         experts = 3 * hidden * moe.num_experts * moe.intermediate_size // layout.world_size
@@ -94,7 +95,8 @@ def test_hidden_states_are_those_of_one_rank(name: str, layout: ParallelLayout, 
         torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
         assert torch.equal(actual, results[0][0]), "ranks must have the same bits"
     if layout.expert != 3:
-        assert {held for _, held in results} == {num_parameters(FAMILIES[name], layout)}
+        expected_sizes = [num_parameters(FAMILIES[name], layout, rank) for rank in range(layout.world_size)]
+        assert [held for _, held in results] == expected_sizes
 
 
 @pytest.mark.parametrize(
