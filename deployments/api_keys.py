@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +16,10 @@ from typing import Annotated
 import yaml
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field_validator
 
-from deployments.settings import Settings, from_text
+from deployments.settings import ENVIRONMENT, Settings, from_environment, from_text
 from engine.errors import AuthenticationError, ConfigError
 
 KEY_PREFIX = "lacuna-"
-ENVIRONMENT = "env:"
 MAX_KEY_LEN = 512
 
 
@@ -108,11 +106,8 @@ def _read(source: str) -> list[ApiKey]:
 
 def _text_of(source: str) -> tuple[str, str]:
     """The text behind ``env:NAME`` or a path, and what to call it in messages (never the text: it is a secret)."""
-    if source.startswith(ENVIRONMENT):
-        name = source.removeprefix(ENVIRONMENT)
-        if name not in os.environ:
-            raise ConfigError(f"api_keys: the environment variable {name} is not set at the ingress", "api_keys")
-        return os.environ[name], f"the environment variable {name}"
+    if (text := from_environment(source, "api_keys")) is not None:
+        return text, f"the environment variable {source.removeprefix(ENVIRONMENT)}"
     path = Path(source).expanduser()
     try:
         return path.read_text(encoding="utf-8"), str(path)

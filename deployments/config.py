@@ -15,7 +15,7 @@ import engine
 from deployments.api_keys import ApiKeySource
 from deployments.autoscaling import AutoscalingSettings
 from deployments.experiments.config import ExperimentConfig
-from deployments.settings import JsonDict, Settings, from_text
+from deployments.settings import ENVIRONMENT, JsonDict, Settings, from_text
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def _engine_config(options: dict[str, Any]) -> EngineConfig:
 
 
 def _check_ledger(url: str) -> None:
+    if url.startswith(ENVIRONMENT):  # only the ingress has it
+        return
     from deployments.experiments.ledger.database import parse_url
 
     try:
@@ -236,7 +238,8 @@ class AppConfig(Settings):
     )
     ledger: str = Field(
         default=DEFAULT_LEDGER,
-        description="Database of the experiments' outcomes: sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME.",
+        description="Database of the experiments' outcomes: sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME, or "
+        "`env:NAME` of a variable with such a URL.",
     )
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 experiment = typer.Typer(help="Live experiments: list and report.", no_args_is_help=True)
 
 LedgerUrl = Annotated[
-    str, typer.Option("--ledger", help="The application's `ledger`: sqlite:///FILE or postgresql://...")
+    str, typer.Option("--ledger", help="The application's `ledger`: sqlite:///FILE, postgresql://... or env:NAME")
 ]
 
 

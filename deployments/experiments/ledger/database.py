@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from deployments.experiments.ledger.schema import SCHEMA_VERSION, Base, LedgerVersion
+from deployments.settings import ENVIRONMENT, from_environment
 from engine.errors import ConfigError
 
 BUSY_TIMEOUT_S = 5.0
@@ -41,7 +42,9 @@ def open_database(url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
 
 
 def shown(url: str) -> str:
-    """The URL without its password."""
+    """The URL without its password; ``env:NAME`` as it is."""
+    if url.startswith(ENVIRONMENT):
+        return url
     try:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
@@ -90,15 +93,17 @@ def _prepare(engine: Engine) -> None:
 
 
 def parse_url(url: str) -> URL:
-    """ConfigError: no database that can hold a ledger."""
+    """The URL, also the one behind ``env:NAME``. ConfigError: no database that can hold a ledger."""
+    text = from_environment(url, "ledger")
     try:
-        parsed = make_url(url)
+        parsed = make_url(url if text is None else text)
         parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError):
         parsed = None
     if parsed is None or parsed.drivername not in ("sqlite", *POSTGRES_NAMES):
         raise ConfigError(
-            "The ledger must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, got " + shown(url) + ".",
+            "The ledger must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME (or env:NAME of a variable with "
+            f"that), got {shown(url)}.",
             "ledger",
         )
     return parsed

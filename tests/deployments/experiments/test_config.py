@@ -46,6 +46,11 @@ def test_a_wrong_ledger_is_named_before_anything_starts() -> None:
         AppConfig.parse({"experiments": [{"name": "x", "arms": ARMS}], "ledger": "mysql://ann:secret@x/y"})
 
 
+def test_a_ledger_in_the_environment_need_not_be_there_where_the_application_is_deployed_from() -> None:
+    config = AppConfig.parse({"experiments": [{"name": "x", "arms": ARMS}], "ledger": "env:LACUNA_ABSENT"})
+    assert config.ledger == "env:LACUNA_ABSENT"
+
+
 def test_names_of_experiments_differ() -> None:
     with pytest.raises(ConfigError, match="every name may occur once, got x, x"):
         AppConfig.parse({"experiments": [{"name": "x", "arms": ARMS}] * 2})

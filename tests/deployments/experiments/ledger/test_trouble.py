@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from deployments.experiments.ledger.database import parse_url, shown
 from deployments.experiments.ledger.reader import LedgerReader
 from deployments.experiments.ledger.writer import Ledger
+from engine.errors import ConfigError
 from tests.deployments.experiments.records import outcome
 from tests.ports import free_port
 
@@ -119,6 +122,7 @@ def test_a_read_only_database(path: Path, make: MakeLedger) -> None:
 FULL_DISK = """
 import resource, signal, sys, time
 from deployments.experiments.ledger.writer import Ledger
+from engine.errors import ConfigError
 from tests.deployments.experiments.records import outcome
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger(sys.argv[1], retry_s=0.02)
@@ -184,3 +188,22 @@ def test_closing_gives_up_on_a_dead_database_and_says_so(
     ledger.close()
     assert (ledger.stats().dropped, ledger.stats().pending) == (5, 0)
     assert "5 records that could not be written" in caplog.text
+
+
+def test_the_url_may_stand_in_the_environment(path: Path, make: MakeLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LACUNA_TEST_LEDGER", f"sqlite:///{path}")
+    ledger = make("env:LACUNA_TEST_LEDGER")
+    assert ledger.record(outcome())
+    ledger.close(2.0)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("select count(*) from lacuna_outcomes").fetchone() == (1,)
+
+
+def test_a_url_of_the_environment_never_stands_in_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="ledger: the environment variable LACUNA_TEST_LEDGER is not set"):
+        parse_url("env:LACUNA_TEST_LEDGER")
+    monkeypatch.setenv("LACUNA_TEST_LEDGER", "mysql://ann:secret@x/y")
+    with pytest.raises(ConfigError, match="got env:LACUNA_TEST_LEDGER") as caught:
+        parse_url("env:LACUNA_TEST_LEDGER")
+    assert "secret" not in str(caught.value)
+    assert shown("env:LACUNA_TEST_LEDGER") == "env:LACUNA_TEST_LEDGER"

@@ -1,0 +1,1 @@
+"""The helm chart's values as types: what ``helm/lacuna/values.schema.json`` is made from."""
