@@ -26,7 +26,9 @@ class Listener(Section):
 
     port: int = Field(ge=1024, le=65535, description="Port of the pods and of their services.")
     request_timeout_s: float | None = Field(
-        default=None, gt=0, description="Serve ends a request after so long; empty: the application's own deadlines."
+        default=None,
+        gt=0,
+        description="Serve ends a request after so long; empty: the application's own deadlines. New clusters only.",
     )
 
 

@@ -35,6 +35,14 @@ def test_the_head_has_no_cpus_and_no_clients() -> None:
     assert serving["excludeHeadPodFromServeSvc"] is False
 
 
+def test_pods_leave_kuberay_the_labels_by_which_it_finds_them() -> None:
+    for template in pod_templates(render({"commonLabels": {"team": "chat"}, "head": {"labels": {"tier": "head"}}})):
+        labels = template["metadata"]["labels"]
+        assert not {"app.kubernetes.io/name", "app.kubernetes.io/created-by"} & set(labels)
+        assert labels["team"] == "chat"
+        assert labels.get("tier") == {"ray-head": "head"}.get(labels["app.kubernetes.io/component"])
+
+
 def test_the_ports_have_the_names_that_kuberay_looks_for() -> None:
     head, worker = containers(render({"serve": {"grpc": {"port": 9900}}}))
     ports = {port["name"]: port["containerPort"] for port in head["ports"]}

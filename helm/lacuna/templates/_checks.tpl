@@ -1,6 +1,8 @@
 {{/* What a schema cannot say. Every refusal begins with the name of the value. */}}
 {{- define "lacuna.check" -}}
 {{- include "lacuna.checkNames" . -}}
+{{- include "lacuna.checkLabels" (dict "value" "commonLabels" "labels" .Values.commonLabels) -}}
+{{- include "lacuna.checkLabels" (dict "value" "head.labels" "labels" .Values.head.labels) -}}
 {{- include "lacuna.checkSecrets" . -}}
 {{- include "lacuna.checkGroups" . -}}
 {{- include "lacuna.checkModels" . -}}
@@ -23,6 +25,16 @@
 {{- fail (printf "serve.%s.port: %d is taken by Ray or by Serve's other port" $listener $port) -}}
 {{- end -}}
 {{- $ports = append $ports $port -}}
+{{- end -}}
+{{- end -}}
+
+{{/* KubeRay finds its pods by labels; others must not stand in their place. Argument: value, labels. */}}
+{{- define "lacuna.checkLabels" -}}
+{{- $value := .value -}}
+{{- range $name, $_ := .labels -}}
+{{- if or (hasPrefix "ray.io/" $name) (has $name (list "app.kubernetes.io/name" "app.kubernetes.io/created-by")) -}}
+{{- fail (printf "%s: %s is KubeRay's" $value $name) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -60,6 +72,7 @@
 {{- fail (printf "%s.name: %q occurs twice" $where $group.name) -}}
 {{- end -}}
 {{- $names = append $names $group.name -}}
+{{- include "lacuna.checkLabels" (dict "value" (printf "%s.labels" $where) "labels" $group.labels) -}}
 {{- $pods = add $pods (int $group.minReplicas) -}}
 {{- if gt (int $group.minReplicas) (int $group.maxReplicas) -}}
 {{- fail (printf "%s.minReplicas: %d exceeds maxReplicas %d" $where (int $group.minReplicas) (int $group.maxReplicas)) -}}

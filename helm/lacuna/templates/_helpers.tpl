@@ -15,10 +15,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: {{ include "lacuna.fullname" . }}
 {{- end -}}
 
-{{/* Labels of pods. Nothing in them changes with the chart's version: any change of a Ray pod is a new cluster. Argument:
-root, component. */}}
+{{/* Labels of pods. Nothing in them changes with the chart's version: any change of a Ray pod is a new cluster. And no
+app.kubernetes.io/name: KubeRay's services find the head by theirs. Argument: root, component. */}}
 {{- define "lacuna.podLabels" -}}
-{{- $own := dict "app.kubernetes.io/name" .root.Chart.Name "app.kubernetes.io/component" .component -}}
+{{- $own := dict "app.kubernetes.io/component" .component -}}
 {{- $selector := fromYaml (include "lacuna.selector" .root) -}}
 {{- toYaml (mergeOverwrite (deepCopy .root.Values.commonLabels) $own $selector) -}}
 {{- end -}}
@@ -26,6 +26,7 @@ root, component. */}}
 {{/* Labels of an object. Argument: root, component. */}}
 {{- define "lacuna.labels" -}}
 {{ include "lacuna.podLabels" . }}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
