@@ -28,9 +28,10 @@ def executable() -> str:
 @contextlib.contextmanager
 def launched() -> Iterator[Browser]:
     """A browser until the block ends. Root has no sandbox to put it in."""
+    path = executable()
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable(), args=arguments)
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
 

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * A text in which selections become gaps. The text is a plain text field; the gaps are drawn on a copy behind it that lies
- * exactly under its letters.
+ * A text in which selections become gaps. The text is a plain text field; the gaps are drawn on a copy behind it that
+ * lies exactly under its letters.
  */
 
 import { element } from "./dom.js";

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Gaps in a text: half-open ranges that the model is to fill again. They are sorted and never touch, since two gaps side by
- * side are one. Pure.
+ * Gaps in a text: half-open ranges that the model is to fill again. They are sorted and never touch, since two gaps side
+ * by side are one. Pure.
  *
  * @typedef {object} Gap
  * @property {number} start
@@ -31,8 +31,8 @@ export function addGap(gaps, start, end) {
 }
 
 /**
- * A selection as a gap wants it: with the space before it and without the one behind it, because a word's token begins with
- * the space before the word.
+ * A selection as a gap wants it: with the space before it and without the one behind it, because a word's token begins
+ * with the space before the word.
  *
  * @param {string} text
  * @param {number} start

@@ -9,14 +9,26 @@ import { StrategyForm } from "./strategy_form.js";
 
 /** @typedef {import("./recording.js").Counters} Counters */
 
-/** @type {[string, string, (counters: Counters) => string][]} name, label and text of each counter */
+/** @type {{key: string, label: string, help: string, text: (counters: Counters) => string}[]} */
 const COUNTERS = [
-  ["step", "step", (counters) => String(counters.step)],
-  ["forwards", "forwards", (counters) => String(counters.forwards)],
-  ["tpf", "tokens/forward", (counters) => counters.tokensPerForward.toFixed(2)],
-  ["speed", "tokens/s", (counters) => counters.tokensPerS.toFixed(counters.tokensPerS < 100 ? 1 : 0)],
-  ["elapsed", "elapsed", (counters) => `${(counters.elapsedMs / 1000).toFixed(2)} s`],
-  ["filled", "filled", (counters) => `${counters.filled} of ${counters.length}`],
+  { key: "step", label: "step", help: "Denoising steps so far", text: ({ step }) => String(step) },
+  { key: "forwards", label: "forwards", help: "Passes of the network so far", text: ({ forwards }) => String(forwards) },
+  {
+    key: "tpf", label: "tokens/forward", help: "Filled positions per pass; at the end the answer's tokens",
+    text: ({ tokensPerForward }) => tokensPerForward.toFixed(2),
+  },
+  {
+    key: "speed", label: "tokens/s", help: "The same per second, with the way to the server and back",
+    text: ({ tokensPerS }) => tokensPerS.toFixed(tokensPerS < 100 ? 1 : 0),
+  },
+  {
+    key: "elapsed", label: "elapsed", help: "From the request to this step's arrival",
+    text: ({ elapsedMs }) => `${(elapsedMs / 1000).toFixed(2)} s`,
+  },
+  {
+    key: "filled", label: "filled", help: "Positions of the canvas that hold a token",
+    text: ({ filled, length }) => `${filled} of ${length}`,
+  },
 ];
 
 export class Lane {
@@ -32,7 +44,7 @@ export class Lane {
     this.state = element("p", { className: "state" });
     this.error = element("p", { className: "error", role: "alert", hidden: true });
     /** @type {Map<string, HTMLElement>} */
-    this.counters = new Map(COUNTERS.map(([key]) => [key, element("dd", { id: `${name}-count-${key}` }, "–")]));
+    this.counters = new Map(COUNTERS.map(({ key }) => [key, element("dd", { id: `${name}-count-${key}` }, "–")]));
     this.canvas = element("div", {
       id: `${name}-canvas`, className: "canvas", role: "listbox", tabIndex: 0, ariaLabel: `Canvas of strategy ${name}`,
     });
@@ -42,11 +54,11 @@ export class Lane {
     this.usage = element("p", { id: `${name}-usage`, className: "usage" });
     root.append(
       this.form.root,
-      element("dl", { className: "counters" }, ...COUNTERS.map(([key, label]) => this.#counter(key, label))),
+      element("dl", { className: "counters" }, ...COUNTERS.map((one) => this.#counter(one))),
       element("div", { className: "over" }, this.state, details),
       this.error,
       this.canvas,
-      element("h3", {}, "Final text"),
+      element("h2", {}, "Final text"),
       this.text,
       this.usage,
     );
@@ -89,9 +101,9 @@ export class Lane {
   show(position) {
     const { frames, usage } = this.recording;
     const counters = this.recording.counters(position);
-    for (const [key, , format] of COUNTERS) {
+    for (const { key, text } of COUNTERS) {
       const node = this.counters.get(key);
-      if (node) node.textContent = frames.length ? format(counters) : "–";
+      if (node) node.textContent = frames.length ? text(counters) : "–";
     }
     if (this.isRunning && frames.length) this.state.textContent = "denoising";
     const isLast = position >= frames.length - 1;
@@ -108,15 +120,12 @@ export class Lane {
     this.state.textContent = "failed";
     this.error.textContent = `${error.message}${again}${request}`;
     this.error.hidden = false;
-    this.form.blame(error.param, error.message);
+    this.form.blame(error.param);
   }
 
-  /**
-   * @param {string} key
-   * @param {string} label
-   */
-  #counter(key, label) {
-    return element("div", {}, element("dt", {}, label), this.counters.get(key) ?? "");
+  /** @param {{key: string, label: string, help: string}} counter */
+  #counter({ key, label, help }) {
+    return element("div", { title: help }, element("dt", {}, label), this.counters.get(key) ?? "");
   }
 }
 

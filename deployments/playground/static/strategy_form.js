@@ -38,24 +38,24 @@ export class StrategyForm {
 
   /** Whether everything that was entered is allowed; else the first wrong field says so. */
   check() {
-    const wrong = [...this.#inputs()].find((input) => !input.checkValidity());
+    const inputs = [...this.#inputs()];
+    const wrong = inputs.find((input) => !input.checkValidity());
+    inputs.filter((input) => input.validity.valid).forEach((input) => input.removeAttribute("aria-invalid"));
     if (wrong) this.#open(wrong);
     wrong?.reportValidity();
     return !wrong;
   }
 
   /**
-   * Put the server's complaint at the field that it is about, where there is one.
+   * Show the field that the server complains about, where there is one.
    *
    * @param {string | null} param e.g. `diffusion.threshold`
-   * @param {string} message
    */
-  blame(param, message) {
+  blame(param) {
     const name = param?.replace(/^diffusion\./, "");
     const input = [...this.#inputs()].find((one) => one.name === name);
     if (!input) return;
     this.#open(input);
-    input.setCustomValidity(message);
     input.setAttribute("aria-invalid", "true");
   }
 
