@@ -58,12 +58,11 @@ def _engine(model: ModelConfig, config: AppConfig) -> Application:
         # room for questions about the model beside the sequences that the router admits
         max_ongoing_requests=max(2 * _capacity(model, config), config.max_sequences) + 16,
         ray_actor_options={"num_cpus": model.num_cpus, "num_gpus": model.num_gpus},
-        logging_config={"enable_access_log": False},  # the router asks once a second; the ingress logs requests
         request_router_config={"request_router_class": "deployments.request_router:ChosenReplicaRouter"},
         **scaling,
         **_lifecycle(config),
     )
-    return deployment.bind(model, config.experiments_of(model.id))
+    return deployment.bind(model, config.experiments_of(model.id), config.logging)
 
 
 def _capacity(model: ModelConfig, config: AppConfig) -> int:
@@ -83,4 +82,5 @@ def _lifecycle(config: AppConfig) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": config.graceful_shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": config.graceful_shutdown_wait_loop_s,
         "health_check_period_s": config.health_check_period_s,
+        "logging_config": config.logging.serve_options(),
     }

@@ -32,6 +32,11 @@ def new_request_id(prefix: str) -> str:
     return f"{prefix}-{secrets.token_hex(12)}"
 
 
+def loggable_request_id(given: str) -> str:
+    """The id where it may be one, else what stands for it in logs: a refused one can be any text."""
+    return given if _REQUEST_ID.fullmatch(given) else "refused"
+
+
 def check_request_id(given: str | None) -> str:
     """The client's id, or a fresh one where it gave none; InvalidRequestError for what does not belong into logs."""
     if not given:

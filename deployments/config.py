@@ -15,6 +15,7 @@ import engine
 from deployments.api_keys import ApiKeySource
 from deployments.autoscaling import AutoscalingSettings
 from deployments.experiments.config import ExperimentConfig
+from deployments.logs.config import LogConfig
 from deployments.settings import ENVIRONMENT, JsonDict, Settings, from_text
 from engine.errors import ConfigError
 
@@ -232,6 +233,9 @@ class AppConfig(Settings):
         default=60, ge=0, description="How long running requests may go on when a replica is stopped."
     )
     graceful_shutdown_wait_loop_s: float = Field(default=1, gt=0, description="How often a stopping replica looks.")
+    logging: Annotated[LogConfig, BeforeValidator(from_text)] = Field(
+        default=LogConfig(), description="Logs, e.g. {log_format: json}."
+    )
     health_check_period_s: float = Field(default=2, gt=0, description="How often replicas are asked for their health.")
     experiments: Annotated[list[ExperimentConfig], BeforeValidator(from_text)] = Field(
         default=[], description="Strategies compared on live traffic; a user is in the first that takes them."

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import grpc
 
+from deployments.logs.request_log import current
 from engine.errors import (
     AuthenticationError,
     CheckpointError,
@@ -113,6 +114,8 @@ def describe(error: BaseException, request_id: str, strategy_field: str = "strat
 
     ``strategy_field`` is what the transport calls the strategy ("diffusion" over HTTP).
     """
+    if (log := current()) is not None:
+        log.error = type(error).__name__
     if not isinstance(error, LacunaError):
         logger.error("request %s failed unexpectedly", request_id, exc_info=error)
         return ErrorReply(ERROR_TABLE[LacunaError], f"The server failed on request {request_id}; see its log.", None)

@@ -12,8 +12,16 @@ import grpc
 from google.protobuf.message import Message
 
 from deployments.api_keys import KeyRing
-from deployments.callers import REQUEST_ID_HEADER, Caller, check_request_id, new_request_id
+from deployments.callers import (
+    REQUEST_ID_HEADER,
+    Caller,
+    check_request_id,
+    loggable_request_id,
+    new_request_id,
+)
 from deployments.errors import describe
+from deployments.logs.access import log_access
+from deployments.logs.request_log import RequestLog, begin
 from deployments.metrics.service_metrics import ServiceMetrics
 from engine.errors import RequestTooLargeError
 
@@ -57,10 +65,13 @@ class RpcGate:
     raise, because Serve reads its status with chunks and errors only.
     """
 
-    def __init__(self, keys: KeyRing, max_message_bytes: int, metrics: ServiceMetrics) -> None:
+    def __init__(
+        self, keys: KeyRing, max_message_bytes: int, metrics: ServiceMetrics, *, log_prompts: bool = False
+    ) -> None:
         self._keys = keys
         self._max_message_bytes = max_message_bytes
         self._metrics = metrics
+        self._log_prompts = log_prompts
 
     async def unary(
         self,
@@ -71,10 +82,10 @@ class RpcGate:
         empty: Callable[[], Answer],
     ) -> Answer:
         """``answer(caller)``, or an empty message and the call's status."""
-        started_s, status = time.monotonic(), CANCELLED
+        log, status = self._begin(context), CANCELLED
         caller = Caller()
         try:
-            caller = self._admit(rpc, request, context)
+            caller = self._admit(rpc, request, context, log)
             result = await answer(caller)
             status = 200
         except Exception as error:  # noqa: BLE001 - becomes the call's status
@@ -83,16 +94,16 @@ class RpcGate:
         else:
             return result
         finally:
-            self._metrics.request("grpc", rpc.name, rpc.model, status, time.monotonic() - started_s)
+            self._finish(rpc, log, status)
 
     async def stream(
         self, rpc: Rpc, request: Message, context: RpcContext, chunks: Callable[[Caller], AsyncGenerator[Answer]]
     ) -> AsyncGenerator[Answer]:
         """``chunks(caller)``, or the call's status and RpcFailedError."""
-        started_s, status = time.monotonic(), CANCELLED
+        log, status = self._begin(context), CANCELLED
         caller = Caller()
         try:
-            caller = self._admit(rpc, request, context)
+            caller = self._admit(rpc, request, context, log)
             source = chunks(caller)
             async with aclosing(source):
                 async for chunk in source:
@@ -102,14 +113,29 @@ class RpcGate:
             status = fail(context, error, caller.request_id)
             raise RpcFailedError("the status of the call is set") from None
         finally:
-            self._metrics.request("grpc", rpc.name, rpc.model, status, time.monotonic() - started_s)
+            self._finish(rpc, log, status)
 
-    def _admit(self, rpc: Rpc, request: Message, context: RpcContext) -> Caller:
+    def _begin(self, context: RpcContext) -> RequestLog:
+        """Every call has a task of its own, which works on this request from now on."""
+        given = dict(context.invocation_metadata()).get(REQUEST_ID_HEADER, "")
+        log = RequestLog(loggable_request_id(given) if given else "", keeps_texts=self._log_prompts)
+        begin(log)
+        return log
+
+    def _finish(self, rpc: Rpc, log: RequestLog, status: int) -> None:
+        """Count and log the call."""
+        log.model = rpc.model
+        self._metrics.request("grpc", rpc.name, rpc.model, status, time.monotonic() - log.started_s)
+        log_access(log, "grpc", "RPC", rpc.name, status)
+
+    def _admit(self, rpc: Rpc, request: Message, context: RpcContext, log: RequestLog) -> Caller:
         metadata = dict(context.invocation_metadata())
         given = metadata.get(REQUEST_ID_HEADER) or new_request_id("req")
         context.set_trailing_metadata([(REQUEST_ID_HEADER, given)])
         request_id = check_request_id(given)
+        log.request_id = request_id
         name = "" if rpc.is_open else self._keys.authenticate(metadata.get("authorization"))
+        log.api_key_name = name
         if request.ByteSize() > self._max_message_bytes:
             raise RequestTooLargeError(
                 f"The message is too large: at most {self._max_message_bytes} bytes are allowed "

@@ -30,7 +30,9 @@ class GrpcApi:
     def __init__(self, service: MeteredService, config: AppConfig, keys: KeyRing) -> None:
         self._service = service
         self._config = config
-        self._gate = RpcGate(keys, config.grpc_max_message_bytes, service.metrics)
+        self._gate = RpcGate(
+            keys, config.grpc_max_message_bytes, service.metrics, log_prompts=config.logging.log_prompts
+        )
         self._open_health = "/health" in config.open_paths
 
     async def generate(self, request: pb.GenerateRequest, context: RpcContext) -> pb.GenerateResponse:

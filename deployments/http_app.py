@@ -62,6 +62,7 @@ def build_http_app(service: MeteredService, config: AppConfig, keys: KeyRing) ->
         open_paths=config.open_paths,
         max_body_bytes=config.max_body_bytes,
         metrics=service.metrics,
+        log_prompts=config.logging.log_prompts,
     )
     http = HttpApi(service, config)
     security = [] if keys.is_open else [Depends(HTTPBearer(auto_error=False, description="An API key."))]

@@ -10,8 +10,16 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api_keys import KeyRing
-from deployments.callers import REQUEST_ID_HEADER, Caller, check_request_id, new_request_id
+from deployments.callers import (
+    REQUEST_ID_HEADER,
+    Caller,
+    check_request_id,
+    loggable_request_id,
+    new_request_id,
+)
 from deployments.http_errors import error_response
+from deployments.logs.access import log_access
+from deployments.logs.request_log import RequestLog, begin, end
 from deployments.metrics.service_metrics import ServiceMetrics
 from engine.errors import LacunaError, RequestTooLargeError
 
@@ -28,7 +36,14 @@ class HttpGate:
     """
 
     def __init__(
-        self, app: ASGIApp, keys: KeyRing, open_paths: Collection[str], max_body_bytes: int, metrics: ServiceMetrics
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        open_paths: Collection[str],
+        max_body_bytes: int,
+        metrics: ServiceMetrics,
+        *,
+        log_prompts: bool = False,
     ) -> None:
         self._app = app
         self._keys = keys
@@ -36,15 +51,17 @@ class HttpGate:
         self._open_below = tuple(path.removesuffix("*") for path in open_paths if path.endswith("/*"))
         self._max_body_bytes = max_body_bytes
         self._metrics = metrics
+        self._log_prompts = log_prompts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started_s = time.monotonic()
         status = CLIENT_CLOSED_REQUEST
         given = Headers(scope=scope).get(REQUEST_ID_HEADER)
         request_id = given or new_request_id("req")
+        log = RequestLog(loggable_request_id(request_id), keeps_texts=self._log_prompts)
+        token = begin(log)
 
         async def watched_send(message: Message) -> None:
             nonlocal status
@@ -55,21 +72,28 @@ class HttpGate:
             await send(message)
 
         try:
-            await self._pass(scope, receive, watched_send, request_id)
+            await self._pass(scope, receive, watched_send, request_id, log)
         except Exception:
             status = 500
             raise
         finally:
-            route = getattr(scope.get("route"), "path", NO_ROUTE)
-            model = scope["state"].get("model", "")
-            self._metrics.request("http", route, model, status, time.monotonic() - started_s)
+            self._finish(scope, log, status)
+            end(token)
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    def _finish(self, scope: Scope, log: RequestLog, status: int) -> None:
+        """Count and log the request."""
+        route = getattr(scope.get("route"), "path", NO_ROUTE)
+        log.model = scope["state"].get("model", "")
+        self._metrics.request("http", route, log.model, status, time.monotonic() - log.started_s)
+        log_access(log, "http", scope["method"], route, status)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, request_id: str, log: RequestLog) -> None:
         state = scope.setdefault("state", {})
         state["caller"] = Caller(request_id=request_id)
         try:
             caller = self._admit(scope, request_id)
             state["caller"] = caller
+            log.api_key_name = caller.api_key_name
             body = await _read_body(Headers(scope=scope), receive, self._max_body_bytes)
         except LacunaError as error:
             await error_response(error, request_id)(scope, receive, send)

@@ -23,6 +23,7 @@ from deployments.experiments.controller import ExperimentController
 from deployments.grpc_service import GrpcApi
 from deployments.handles import EngineHandle, IngressFleet, RouterHandle
 from deployments.http_app import build_http_app
+from deployments.logs.setup import set_up_replica
 from deployments.metered import MeteredService
 from deployments.metrics.collector import NoPeers
 from deployments.metrics.service_metrics import ServiceMetrics
@@ -39,6 +40,7 @@ class Ingress:
     def __init__(
         self, config: AppConfig, router: DeploymentHandle[Any], engines: Mapping[str, DeploymentHandle[Any]]
     ) -> None:
+        set_up_replica(config.logging, "ingress")
         self._config = config
         self._keys = KeyRing(load_keys(config.api_keys))
         if self._keys.is_open:

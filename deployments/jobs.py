@@ -67,6 +67,7 @@ def build_job(fields: JobFields, config: AppConfig) -> Job:
         GenerateCall(
             request_id=f"{key}-{index}",
             prompt=prompt,
+            client_request_id=fields.caller.request_id,
             sampling=replace(sampling, seed=_seed(sampling, choice)),
             strategy=dict(fields.strategy),
             template=fields.template,

@@ -72,6 +72,7 @@ def serving(config: AppConfig, options: ServerOptions) -> Iterator[None]:
                 "port": options.grpc_port,
                 "grpc_servicer_functions": list(GRPC_SERVICER_FUNCTIONS),
             },
+            logging_config=config.logging.serve_options() | {"enable_access_log": True},
         )
         if config.autoscales:
             if not own_cluster and (others := set(serve.status().applications) - {APP_NAME}):

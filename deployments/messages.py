@@ -68,11 +68,13 @@ class GenerateCall:
     the first increment. ``timeout_s`` is what was left of the request's time when the call was made: clocks of machines
     differ. ``generated`` are final tokens of the completion from a replica that was lost; the client has the first
     ``num_shown`` of them and ``shown_chars`` characters of text. Increments hold only what follows.
+    ``client_request_id`` is the id of the HTTP request or RPC that it belongs to.
     """
 
     request_id: str
     prompt: Prompt
     sampling: SamplingParams
+    client_request_id: str = ""
     strategy: Mapping[str, object] = field(default_factory=dict)
     template: tuple[str | Gap, ...] | None = None
     stream: StreamMode = "final"

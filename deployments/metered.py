@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from deployments.experiments.controller import ExperimentController
 from deployments.experiments.service import ExperimentService
+from deployments.logs.generation import GenerationNotes
 from deployments.messages import Admission, AdmissionRequest, Job
 from deployments.metrics.collector import Fleet, MetricsCollector, NoPeers
 from deployments.metrics.service_metrics import ServiceMetrics
@@ -47,6 +48,7 @@ class MeteredService(ExperimentService):
         first_s = 0.0
         usages: dict[int, Usage] = {}
         arm = self._arm(job)
+        notes = GenerationNotes(job, arm)
         try:
             with self.metrics.in_flight(job.model):
                 stream = super().stream(job)
@@ -55,6 +57,7 @@ class MeteredService(ExperimentService):
                         if not usages:
                             first_s = time.monotonic() - started_s
                         usages[item.index] = item.increment.output.usage
+                        notes.increment(item.index, item.increment)
                         yield item
         except BaseException as error:
             self.metrics.failed(job.model, arm, error)
@@ -63,7 +66,9 @@ class MeteredService(ExperimentService):
             self.metrics.finished(job.model, arm, _total(job, usages), time.monotonic() - started_s)
         finally:
             if usages:
-                self.metrics.cost(job.model, arm, _total(job, usages), first_s)
+                total = _total(job, usages)
+                notes.cost(total)
+                self.metrics.cost(job.model, arm, total, first_s)
 
     async def _ask_router(self, job: Job, request: AdmissionRequest) -> Admission:
         admission = await super()._ask_router(job, request)

@@ -14,6 +14,9 @@ from ray import serve
 from deployments.config import ModelConfig
 from deployments.experiments.config import ExperimentConfig, check_arms
 from deployments.infill import InfillTask, check_visible
+from deployments.logs.config import LogConfig
+from deployments.logs.request_log import RequestLog, begin
+from deployments.logs.setup import set_up_replica
 from deployments.messages import GenerateCall, Increment, ModelCard, Prompt, StrategyPart
 from deployments.metrics.engine_samples import engine_samples
 from deployments.metrics.spec import Sample
@@ -53,7 +56,10 @@ class EngineReplica:
     of this replica. Closing ``generate`` aborts the sequence; its slot is free before the next step.
     """
 
-    def __init__(self, model: ModelConfig, experiments: Sequence[ExperimentConfig] = ()) -> None:
+    def __init__(
+        self, model: ModelConfig, experiments: Sequence[ExperimentConfig] = (), logging_: LogConfig | None = None
+    ) -> None:
+        set_up_replica(logging_ or LogConfig(), "engine", model.id)
         self.model = model
         self.engine = AsyncEngine(
             LLMEngine.from_pretrained(model.checkpoint(), model.engine_config(), LoadLog(model.id))
@@ -64,6 +70,7 @@ class EngineReplica:
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[Increment | LacunaError]:
         """Increments of one sequence, or one error."""
+        begin(RequestLog(call.client_request_id or call.request_id))
         context = propagate.extract({"traceparent": call.traceparent} if call.traceparent else {})
         span = trace.get_tracer(__name__).start_span("lacuna.generate", context=context)
         span.set_attribute("lacuna.request_id", call.request_id)
@@ -75,7 +82,7 @@ class EngineReplica:
                 async for increment in increments:
                     yield increment
         except LacunaError as error:
-            logger.info("request %s: %s", call.request_id, error)
+            logger.info("sequence %s ends with %s of %s", call.request_id, type(error).__name__, error.param)
             yield of_strategy(error) if error.param in SHARED_OPTIONS else error
         finally:
             span.end()

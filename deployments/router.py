@@ -11,6 +11,7 @@ from deployments.admission import QueueLimits
 from deployments.autoscaling import metric_name
 from deployments.config import AppConfig, deployment_name
 from deployments.handles import EngineFleet
+from deployments.logs.setup import set_up_replica
 from deployments.messages import Admission, AdmissionRequest, SequenceOutcome
 from deployments.metrics.router_samples import router_samples
 from deployments.metrics.spec import Sample
@@ -29,6 +30,7 @@ class Router:
         self, config: AppConfig, capacities: Mapping[str, int], engines: Mapping[str, DeploymentHandle[Any]]
     ) -> None:
         """``capacities``: sequences that one replica of a model is given at once."""
+        set_up_replica(config.logging, "router")
         fleets = {model: EngineFleet(handle) for model, handle in engines.items()}
         self._models = model_routers(config, capacities, fleets)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +17,8 @@ from engine.errors import ConfigError
 if TYPE_CHECKING:
     from deployments.config import AppConfig, ModelConfig
     from deployments.launch import ServerOptions
+
+logger = logging.getLogger(__name__)
 
 
 def serve(
@@ -47,6 +52,7 @@ def serve(
     """Serve models over HTTP (OpenAI's API) and gRPC until interrupted."""
     from deployments.config import AppConfig
     from deployments.launch import ServerOptions, check_port, serving
+    from deployments.logs.setup import set_up_command
 
     app_config = scaled(AppConfig.parse(read_settings(config, model or [], set_ or [])), min_replicas, max_replicas)
     options = ServerOptions(
@@ -58,11 +64,20 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     names = ", ".join(served.id for served in app_config.models)
-    print(f"Starting Ray and {names} (about half a minute) ...", flush=True)
+    set_up_command(app_config.logging)
+    tell = _teller(app_config)
+    tell(f"Starting Ray and {names} (about half a minute) ...")
     with serving(app_config, options):
-        print(next_steps(app_config, options), flush=True)
+        tell(next_steps(app_config, options))
         stopped.wait()
-        print("Stopping ...", flush=True)
+        tell("Stopping ...")
+
+
+def _teller(config: AppConfig) -> Callable[[str], None]:
+    """People get text; where logs are read by machines, everything is a line of the log."""
+    if config.logging.log_format == "json":
+        return logger.info
+    return partial(print, flush=True)
 
 
 def read_settings(path: Path | None, models: list[str], settings: list[str]) -> dict[str, object]:

@@ -91,7 +91,7 @@ class ShadowRunner:
         if task.cancelled():
             self.stats.dropped += 1
         elif (error := task.exception()) is not None:
-            logger.warning("a shadow failed: %s", error)
+            logger.warning("a shadow failed", exc_info=error)
 
 
 def shadow_job(job: Job, assignment: Assignment) -> Job:

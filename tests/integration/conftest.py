@@ -83,6 +83,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             "keepalive_s": 1.0,
             "experiments": [EXPERIMENT],
             "ledger": ledger,
+            "logging": {"log_format": "json"},
             "graceful_shutdown_timeout_s": 2,
             "graceful_shutdown_wait_loop_s": 0.1,
         }
