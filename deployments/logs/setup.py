@@ -27,7 +27,7 @@ def set_up_replica(config: LogConfig, component: str, model: str = "") -> None:
     except RayServeException:
         return
     handlers = logging.getLogger(SERVE_LOGGER).handlers
-    _install(config, {"component": component, "model": model, "replica": replica}, handlers)
+    install(config, {"component": component, "model": model, "replica": replica}, handlers)
 
 
 def set_up_command(config: LogConfig) -> None:
@@ -38,10 +38,11 @@ def set_up_command(config: LogConfig) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    _install(config, {"component": "serve"}, [logging.StreamHandler()])
+    install(config, {"component": "serve"}, [logging.StreamHandler()])
 
 
-def _install(config: LogConfig, identity: Mapping[str, str], handlers: list[logging.Handler]) -> None:
+def install(config: LogConfig, identity: Mapping[str, str], handlers: list[logging.Handler]) -> None:
+    """From now on these handlers write everything in our lines; doing it twice changes nothing."""
     lines = lines_of(config, identity)
     root = logging.getLogger()
     for handler in handlers:
