@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import ray
+from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
 from deployments.app import build_app, deployment_name
@@ -43,6 +44,18 @@ class Twins:
         answers = serve.get_deployment_handle(deployment_name(MODEL), APP).broadcast(method)
         return [one for one in answers.results(timeout_s=30, return_exceptions=True) if not isinstance(one, Exception)]
 
+    def scrape(self) -> dict[str, dict[str, float]]:
+        """Sums of this model's counters and gauges by the replica that tells them ("" for the router)."""
+        text = httpx.get(f"{self.base_url}/metrics", timeout=30).raise_for_status().text
+        sums: dict[str, dict[str, float]] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.labels.get("model") == MODEL:
+                    by_replica = sums.setdefault(sample.name, {})
+                    replica = sample.labels.get("replica", "")
+                    by_replica[replica] = by_replica.get(replica, 0.0) + sample.value
+        return sums
+
     def kill(self, replica: str) -> None:
         """End the process of a replica without a word."""
         ray.kill(ray.get_actor(f"SERVE_REPLICA::{APP}#{deployment_name(MODEL)}#{replica}", namespace="serve"))
@@ -62,6 +75,7 @@ def twins(service: Service) -> Iterator[Twins]:
     config = AppConfig.parse(
         {
             "models": [{"id": MODEL, "engine": {"max_num_seqs": SLOTS}, "num_replicas": 2, "num_cpus": 0.25}],
+            "ingress_replicas": 2,
             "graceful_shutdown_timeout_s": 2,
             "graceful_shutdown_wait_loop_s": 0.1,
             "health_check_period_s": 1,
@@ -158,6 +172,7 @@ def test_two_losses_under_32_streams_are_not_noticed(twins: Twins, eventually: C
 def test_whole_answers_survive_too(twins: Twins, eventually: Callable[..., None]) -> None:
     eventually(twins.is_idle, 60.0)
     requests = bodies()[:8]
+    before = twins.scrape()
 
     def ask(body: dict[str, Any]) -> Any:
         response = httpx.post(f"{twins.base_url}/v1/completions", json=body, timeout=100)
@@ -171,6 +186,11 @@ def test_whole_answers_survive_too(twins: Twins, eventually: Callable[..., None]
         assert list(pool.map(ask, requests)) == undisturbed
         killer.join()
     eventually(twins.is_idle, 60.0)
+    after = twins.scrape()
+    assert sum(after["lacuna_replays_total"].values()) > sum(before["lacuna_replays_total"].values())
+    assert after["lacuna_router_lost_replicas_total"][""] == before["lacuna_router_lost_replicas_total"][""] + 1
+    new = after["lacuna_engine_slots"].keys() - before["lacuna_engine_slots"].keys()
+    assert len(new) == 1, "the lost replica's series are gone, those of its successor are there"
 
 
 def test_skewed_requests_are_balanced_by_work(twins: Twins, eventually: Callable[..., None]) -> None:
@@ -190,3 +210,23 @@ def test_skewed_requests_are_balanced_by_work(twins: Twins, eventually: Callable
     done = [one["tokens"] - before[one["replica"]] for one in twins.ask_all("stats")]
     assert sum(done) == sum(lengths)
     assert max(done) - min(done) <= max(lengths), "at most one long request out of balance"
+
+
+def test_every_scrape_has_all_replicas_whichever_ingress_answers(twins: Twins, eventually: Callable[..., None]) -> None:
+    eventually(twins.is_idle, 60.0)
+    before = twins.scrape()
+    for number in range(8):  # each on a connection of its own
+        body = {"model": MODEL, "prompt": "Go on.", "ignore_eos": True, "max_tokens": 4 + number}
+        httpx.post(f"{twins.base_url}/v1/completions", json=body, timeout=100).raise_for_status()
+    scrapes = [twins.scrape() for _ in range(6)]
+    counters = {name for name in before if name.endswith("_total")}
+    for found in scrapes:
+        assert all(found[name] == scrapes[0][name] for name in counters), "a scrape has lost or doubled something"
+    found = scrapes[0]
+    gained = {name: sum(found[name].values()) - sum(before[name].values()) for name in counters}
+    assert gained["lacuna_requests_total"] == 8
+    assert gained["lacuna_completion_tokens_total"] == gained["lacuna_engine_tokens_total"] == sum(range(4, 12))
+    assert gained["lacuna_engine_forwards_total"] <= gained["lacuna_forwards_total"]
+    assert found["lacuna_engine_slots"].keys() == {one["replica"] for one in twins.ask_all("stats")}
+    assert len(found["lacuna_requests_total"]) == 2, "both ingress replicas have answered somebody"
+    assert found["lacuna_scrape_replicas"][""] == 2

@@ -18,9 +18,13 @@ from deployments.grpc_service import GrpcApi
 from deployments.logs.config import LogConfig
 from deployments.logs.setup import lines_of
 from deployments.messages import GenerateCall, Increment
+from engine.async_engine import AsyncEngine
 from engine.errors import EngineDeadError, InvalidRequestError
+from engine.sampling_params import SamplingParams
+from engine.sequence import GenerationRequest
 from protos import generation_pb2 as pb
 from tests.deployments.fakes import FakeEngine, FakeRouter, http_client, metered
+from tests.helpers.engines import ScriptedExecutor, scripted
 
 CANARY = "canary-7f3a"
 ANSWER = "answer-b81c"
@@ -185,3 +189,15 @@ async def test_the_line_has_the_keys_name_and_never_the_key(log: Capture, config
     assert lines[2]["request_id"] == "refused"
     assert key not in "\n".join(log.lines)
     assert "wrong-key" not in "\n".join(log.lines)
+
+
+async def test_an_engine_that_fails_is_told_with_its_reason_and_no_text(config: AppConfig, log: Capture) -> None:
+    engine = AsyncEngine(scripted("bidirectional", ScriptedExecutor(fails_at=1)).engine)
+    engine.start()
+    request = GenerationRequest(request_id="a", prompt=CANARY, sampling=SamplingParams(max_tokens=16))
+    with pytest.raises(EngineDeadError):
+        _ = [one async for one in engine.generate(request)]
+    await engine.close()
+    (line,) = [one for one in log.loaded() if one["logger"] == "engine.async_engine"]
+    assert "RuntimeError: the device is gone" in line["exception"]
+    assert CANARY not in "\n".join(log.lines)
