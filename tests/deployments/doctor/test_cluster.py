@@ -65,8 +65,9 @@ def test_what_is_found_on_nodes() -> None:
     assert "-7.5 s" in late.message
 
 
-@pytest.mark.parametrize("address", [f"127.0.0.1:{free_port()}", "ray", "host:99999999"])
-def test_a_cluster_that_is_not_there_is_not_waited_for(address: str) -> None:
+@pytest.mark.parametrize("template", ["127.0.0.1:{port}", "ray", "host:99999999"])
+def test_a_cluster_that_is_not_there_is_not_waited_for(template: str) -> None:
+    address = template.format(port=free_port())
     (found,) = check_cluster(Subject(options=ServerOptions(ray_address=address)))
     assert found.status is Status.FAILURE
     assert address in found.message
