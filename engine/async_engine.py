@@ -261,6 +261,7 @@ class AsyncEngine:
                 command = self._inbox.get(block=False)
                 if isinstance(command, _Add):
                     pending.append(command.subscriber)
+        self._engine.abandon(self._dead())
         for subscriber in pending:
             _call(subscriber.loop, [(subscriber, self._dead())])
 

@@ -26,6 +26,7 @@ from engine.rank_check import RankCheck
 from engine.registry import Registry
 from engine.scheduler import Scheduler
 from engine.slots import SlotTable
+from engine.telemetry import EngineTelemetry
 
 
 def build_core(
@@ -36,11 +37,12 @@ def build_core(
     decoders: Registry[Decoder] = DECODERS,
     ranks: Ranks = ALONE,
     executor: Callable[[ModelRunner], Executor] = LocalExecutor,
+    telemetry: EngineTelemetry | None = None,
 ) -> EngineCore:
     """Load the weights on this process's device and wire up the leading rank: scheduler, plans and its own runner,
     which ``executor`` wraps where there are others."""
     model = _load(checkpoint, config, max_model_len, on_progress, ranks)
-    return assemble_core(model, config, max_model_len, decoders, executor, ranks)
+    return assemble_core(model, config, max_model_len, decoders, executor, ranks, telemetry)
 
 
 def build_follower(
@@ -98,6 +100,7 @@ def assemble_core(
     decoders: Registry[Decoder] = DECODERS,
     executor: Callable[[ModelRunner], Executor] = LocalExecutor,
     ranks: Ranks = ALONE,
+    telemetry: EngineTelemetry | None = None,
 ) -> EngineCore:
     """Wire up the leading rank around a network that has its weights; K/V get its dtype and device."""
     spec = model.spec
@@ -120,6 +123,7 @@ def assemble_core(
             eos_token_id=min(spec.stop_token_ids, default=None),
         ),
         executor(runner),
+        telemetry,
     )
 
 

@@ -8,12 +8,15 @@ from time import perf_counter
 import numpy as np
 
 from engine.cache.block_manager import BlockManager
+from engine.errors import LacunaError
 from engine.executor import Executor
 from engine.iteration import IterationManager, SlotEvent
 from engine.outputs import CanvasStep, FinishReason, Usage
-from engine.plan import IterationPlan
+from engine.plan import IterationPlan, StepResult
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
+from engine.sequence_spans import SequenceSpans
+from engine.telemetry import EngineTelemetry
 from engine.step_meter import StepMeter, StepReadings
 
 
@@ -54,12 +57,18 @@ class EngineCore:
     """Owns the running requests; everything else belongs to the parts it calls in turn."""
 
     def __init__(
-        self, scheduler: Scheduler, blocks: BlockManager, iteration: IterationManager, executor: Executor
+        self,
+        scheduler: Scheduler,
+        blocks: BlockManager,
+        iteration: IterationManager,
+        executor: Executor,
+        telemetry: EngineTelemetry | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._blocks = blocks
         self._iteration = iteration
         self._executor = executor
+        self._spans = SequenceSpans(telemetry or EngineTelemetry(), iteration.slots)
         self._running: dict[int, Sequence] = {}
         self._meter = StepMeter()
         self._num_forwards = 0
@@ -73,10 +82,7 @@ class EngineCore:
         plan = self._iteration.plan()
         if plan is None:
             return []
-        planned_s = perf_counter()
-        result = self._executor.execute(plan)
-        execute_s = perf_counter() - planned_s
-        self._count(plan)
+        result, execute_s = self._execute(plan)
         updates = [self._update(event) for event in self._iteration.advance(plan, result)]
         for update in updates:
             if update.finish_reason is not None:
@@ -86,7 +92,13 @@ class EngineCore:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a request; OverloadedError when the queue is full."""
-        self._scheduler.add(sequence)
+        self._spans.open(sequence)
+        try:
+            self._scheduler.add(sequence)
+        except LacunaError as error:
+            if sequence.trace is not None:
+                sequence.trace.fail(error)
+            raise
         sequence.queued_s = perf_counter()
 
     def abort(self, sequence: Sequence, reason: FinishReason = "abort") -> None:
@@ -94,6 +106,7 @@ class EngineCore:
         if sequence.slot < 0:
             self._scheduler.remove(sequence)
             self._meter.ended(reason)
+            self._spans.close(sequence, reason, len(self._running))
         else:
             self._retire(sequence, reason)
 
@@ -132,7 +145,18 @@ class EngineCore:
         for sequence, pages in self._scheduler.admit():
             self._iteration.admit(sequence, pages)
             self._running[sequence.slot] = sequence
+            self._spans.admitted(sequence)
             self._meter.waited(now_s - sequence.queued_s)
+
+    def _execute(self, plan: IterationPlan) -> tuple[StepResult, float]:
+        """The forward's result, and the seconds that it took."""
+        plan = self._spans.before(plan)
+        planned_s = perf_counter()
+        result = self._executor.execute(plan)
+        execute_s = perf_counter() - planned_s
+        self._spans.after()
+        self._count(plan)
+        return result, execute_s
 
     def _count(self, plan: IterationPlan) -> None:
         rows = plan.rows
@@ -149,6 +173,7 @@ class EngineCore:
         logprobs = np.log(np.maximum(slots.probabilities(event.slot)[new], np.finfo(np.float32).tiny))
         sequence.num_emitted += len(fresh)
         self._num_tokens += len(fresh)
+        self._spans.update(sequence, len(self._running))
         return SequenceUpdate(
             sequence=sequence,
             token_ids=fresh,
@@ -170,6 +195,7 @@ class EngineCore:
 
     def _retire(self, sequence: Sequence, reason: FinishReason) -> None:
         self._meter.ended(reason)
+        self._spans.close(sequence, reason, len(self._running))
         del self._running[sequence.slot]
         self._iteration.release(sequence.slot)
         self._scheduler.release(sequence)

@@ -18,7 +18,7 @@ import torch
 from engine.build import build_core
 from engine.config import EngineConfig, resolve_max_model_len
 from engine.core import EngineCore, EngineStats, SequenceUpdate
-from engine.errors import ConfigError, InvalidRequestError, OverloadedError
+from engine.errors import ConfigError, InvalidRequestError, LacunaError, OverloadedError
 from engine.executor import Executor, LocalExecutor
 from engine.input_processor import InputProcessor
 from engine.model_runner import ModelRunner
@@ -34,6 +34,7 @@ from engine.sequence import GenerationRequest, Sequence
 from engine.step_meter import StepReadings
 from engine.strategy import PRESET, Strategy, parse_strategy
 from engine.strategy_catalog import describe_strategies
+from engine.telemetry import EngineTelemetry
 from engine.text_stream import TextStream
 from engine.tokenizer import MissingTokenizer, Tokenizer, load_tokenizer
 
@@ -74,6 +75,7 @@ class LLMEngine:
         on_progress: Callable[[LoadProgress], None] | None = None,
         ranks: Ranks = ALONE,
         executor: Callable[[ModelRunner], Executor] = LocalExecutor,
+        telemetry: EngineTelemetry | None = None,
     ) -> LLMEngine:
         """Load a checkpoint folder in its published layout; of a sharded model the leading rank's part, whose runner
         ``executor`` wraps. The other ranks call :func:`engine.build.load_follower`.
@@ -87,7 +89,9 @@ class LLMEngine:
         spec = checkpoint.spec
         max_model_len = resolve_max_model_len(config, spec.max_position_embeddings)
         tokenizer = load_tokenizer(checkpoint.path, {spec.mask_token_id, *spec.stop_token_ids})
-        core = build_core(checkpoint, config, max_model_len, on_progress, ranks=ranks, executor=executor)
+        core = build_core(
+            checkpoint, config, max_model_len, on_progress, ranks=ranks, executor=executor, telemetry=telemetry
+        )
         return cls(core, spec, tokenizer, config, max_model_len)
 
     def strategy(self, options: Mapping[str, object]) -> Strategy:
@@ -141,6 +145,12 @@ class LLMEngine:
         running = self._requests.pop(request_id, None)
         if running is not None:
             self._core.abort(running.sequence)
+
+    def abandon(self, error: LacunaError) -> None:
+        """No further step will be taken: the traces of what has not finished end with ``error``."""
+        for running in self._requests.values():
+            if running.sequence.trace is not None:
+                running.sequence.trace.fail(error)
 
     def has_unfinished_requests(self) -> bool:
         return bool(self._requests)

@@ -167,7 +167,8 @@ class Splice:
 @dataclass(frozen=True, slots=True)
 class IterationPlan:
     """One forward, complete and independent of any host state: what rank 0 sends to the other ranks. ``soft`` is None
-    where no request uses it; ``splices`` come before ``admitted``."""
+    where no request uses it; ``splices`` come before ``admitted``. ``traceparent`` is set where the
+    ranks make a span of this forward (see ``engine.telemetry``)."""
 
     admitted: tuple[Admission, ...]
     rows: Rows
@@ -175,6 +176,7 @@ class IterationPlan:
     soft: SoftInputs | None = None
     splices: tuple[Splice, ...] = ()
     drift: DriftProbe | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Literal
 
 from engine.sampling_params import SamplingParams
 from engine.strategy import Strategy
+from engine.telemetry import SequenceTrace
 
 StreamMode = Literal["final", "block", "step"]
 
@@ -25,7 +27,7 @@ class GenerationRequest:
     ``max_tokens``, the fixed tokens stay, and no stop id ends it. ``generated`` (replay) is the beginning of the
     completion as another engine has decided it: the engine goes on behind its whole blocks and decides a begun one
     again. Of these tokens ``num_shown`` (None: all) have been handed out; outputs hold what comes after them. At most
-    one of template and generated.
+    one of template and generated. ``traceparent`` and ``tracestate`` are W3C's, of the span that this is a part of.
     """
 
     request_id: str
@@ -37,6 +39,8 @@ class GenerationRequest:
     template: SequenceOf[int | None] | None = None
     generated: SequenceOf[int] = ()
     num_shown: int | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
 
     @property
     def shown(self) -> SequenceOf[int]:
@@ -49,7 +53,8 @@ class Sequence:
     """A validated request on its way through the engine. ``completion_ids`` is the completion as it begins, with the
     mask id where nothing is decided. ``transform_knobs`` are those of the transforms in use. ``slot`` is -1 while it
     waits; ``guide_slot`` is -1 unless it runs with classifier-free guidance; ``num_emitted`` tokens of its completion
-    have been handed out. It was queued at ``queued_s`` of ``time.perf_counter``."""
+    have been handed out. It was queued at ``queued_s`` of ``time.perf_counter`` and came at ``arrived_ns`` of the
+    system's clock; ``trace`` is None where nobody records it."""
 
     request: GenerationRequest
     prompt_ids: SequenceOf[int]
@@ -64,6 +69,8 @@ class Sequence:
     guide_slot: int = -1
     num_emitted: int = 0
     queued_s: float = 0.0
+    arrived_ns: int = field(default_factory=time.time_ns)
+    trace: SequenceTrace | None = None
 
     @property
     def request_id(self) -> str:

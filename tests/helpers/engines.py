@@ -26,6 +26,7 @@ from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.sequence import GenerationRequest
 from engine.slots import SlotTable
+from engine.telemetry import EngineTelemetry
 from engine.tokenizer import Tokenizer
 
 MASK, EOS, VOCAB_SIZE = 256, 257, 260
@@ -175,6 +176,7 @@ def scripted(
     fused: bool = True,
     page_size: int = 8,
     num_pages: int | None = None,
+    telemetry: EngineTelemetry | None = None,
     **options: Any,
 ) -> Rig:
     """An engine over an executor with specified tokens; ``options`` are those of EngineConfig."""
@@ -190,7 +192,9 @@ def scripted(
         if pattern in CACHE_POLICIES.get(name).patterns
     }
     iteration = IterationManager(slots, policies, token_budget, fused=fused, eos_token_id=EOS)
-    core = EngineCore(Scheduler(config.max_num_seqs, config.max_queue_len, blocks), blocks, iteration, executor)
+    core = EngineCore(
+        Scheduler(config.max_num_seqs, config.max_queue_len, blocks), blocks, iteration, executor, telemetry
+    )
     engine = LLMEngine(core, spec_of(pattern), ByteTokenizer(), config, max_model_len)
     return Rig(engine, core, blocks, slots, iteration, executor)
 
@@ -205,7 +209,7 @@ def make_request(
     request_id: str, prompt: str | Sequence[int], engine: LLMEngine | None = None, **options: Any
 ) -> GenerationRequest:
     """A request; ``options`` are those of SamplingParams and GenerationRequest, ``strategy`` a mapping."""
-    names = ("priority", "stream", "template", "generated", "num_shown")
+    names = ("priority", "stream", "template", "generated", "num_shown", "traceparent", "tracestate")
     own: dict[str, Any] = {name: options.pop(name) for name in names if name in options}
     strategy = options.pop("strategy", None)
     if strategy is not None:
