@@ -62,7 +62,7 @@ def _engine(model: ModelConfig, config: AppConfig) -> Application:
         **scaling,
         **_lifecycle(config),
     )
-    return deployment.bind(model, config.experiments_of(model.id), config.logging)
+    return deployment.bind(model, config.experiments_of(model.id), config.logging, config.telemetry)
 
 
 def _capacity(model: ModelConfig, config: AppConfig) -> int:

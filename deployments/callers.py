@@ -20,6 +20,7 @@ class Caller:
     request_id: str = ""
     api_key_name: str = ""
     traceparent: str | None = None
+    tracestate: str | None = None
     session_id: str | None = None
     timeout_s: float | None = None
 

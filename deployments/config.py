@@ -17,6 +17,7 @@ from deployments.autoscaling import AutoscalingSettings
 from deployments.experiments.config import ExperimentConfig
 from deployments.logs.config import LogConfig
 from deployments.settings import ENVIRONMENT, JsonDict, Settings, from_text
+from deployments.telemetry.settings import TelemetryConfig
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -237,6 +238,9 @@ class AppConfig(Settings):
         default=LogConfig(), description="Logs, e.g. {log_format: json}."
     )
     health_check_period_s: float = Field(default=2, gt=0, description="How often replicas are asked for their health.")
+    telemetry: Annotated[TelemetryConfig, BeforeValidator(from_text)] = Field(
+        default=TelemetryConfig(), description="Traces, e.g. {otlp_endpoint: http://collector:4317}."
+    )
     experiments: Annotated[list[ExperimentConfig], BeforeValidator(from_text)] = Field(
         default=[], description="Strategies compared on live traffic; a user is in the first that takes them."
     )

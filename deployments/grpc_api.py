@@ -257,7 +257,7 @@ def _strategy_used(strategy: StrategyUsed) -> pb.StrategyUsed:
 def _common(
     request: pb.GenerateRequest | pb.InfillRequest | pb.CompareRequest, prefix: str, caller: Caller
 ) -> dict[str, Any]:
-    """JobFields by name that all requests fill. The message's own trace and session win over the metadata's."""
+    """JobFields by name that all requests fill. The message's own session wins over the metadata's."""
     own: dict[str, Any] = {}
     if not isinstance(request, pb.CompareRequest):
         own = {"strategy": _strategy(request.strategy), "logprobs": request.logprobs}
@@ -268,11 +268,7 @@ def _common(
         "priority": request.priority,
         "timeout_ms": request.timeout_ms or None,
         "user": request.user,
-        "caller": replace(
-            caller,
-            traceparent=request.traceparent or caller.traceparent,
-            session_id=request.session_id or caller.session_id,
-        ),
+        "caller": replace(caller, session_id=request.session_id or caller.session_id),
     }
 
 

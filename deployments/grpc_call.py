@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -142,13 +142,21 @@ class RpcGate:
                 "(grpc_max_message_bytes)."
             )
         timeout_ms = metadata.get(TIMEOUT_KEY, "")
+        traceparent, tracestate = trace_of(request, metadata)
         return Caller(
             request_id=request_id,
             api_key_name=name,
-            traceparent=metadata.get("traceparent"),
+            traceparent=traceparent,
+            tracestate=tracestate,
             session_id=metadata.get("session_id"),
             timeout_s=int(timeout_ms) / 1000 if timeout_ms.isdigit() else None,
         )
+
+
+def trace_of(request: Message, metadata: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """W3C's ``traceparent`` and ``tracestate`` of a call; the message's own trace wins over the metadata's."""
+    own = getattr(request, "traceparent", "")
+    return own or metadata.get("traceparent"), None if own else metadata.get("tracestate")
 
 
 def fail(context: RpcContext, error: Exception, request_id: str) -> int:

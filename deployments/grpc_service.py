@@ -16,6 +16,9 @@ from deployments.experiments.side_by_side import side_by_side
 from deployments.grpc_call import Rpc, RpcContext, RpcGate
 from deployments.metered import MeteredService
 from deployments.service import add_usage
+from deployments.telemetry.rpc import TracedRpcGate
+from deployments.telemetry.tracing import OFF as TRACING_OFF
+from deployments.telemetry.tracing import Tracing
 from engine.errors import ModelNotFoundError
 from engine.outputs import Usage
 from protos import generation_pb2 as pb
@@ -27,12 +30,12 @@ WATCH_PERIOD_S = 2.0
 class GrpcApi:
     """One method per RPC. Who may call, and how failures are told, is the gate's business."""
 
-    def __init__(self, service: MeteredService, config: AppConfig, keys: KeyRing) -> None:
+    def __init__(
+        self, service: MeteredService, config: AppConfig, keys: KeyRing, tracing: Tracing = TRACING_OFF
+    ) -> None:
         self._service = service
         self._config = config
-        self._gate = RpcGate(
-            keys, config.grpc_max_message_bytes, service.metrics, log_prompts=config.logging.log_prompts
-        )
+        self._gate = _gate(service, config, keys, tracing)
         self._open_health = "/health" in config.open_paths
 
     async def generate(self, request: pb.GenerateRequest, context: RpcContext) -> pb.GenerateResponse:
@@ -145,3 +148,11 @@ class GrpcApi:
         """The model's name for the meter: only those of served models become labels."""
         name = model or self._config.default_model_id
         return name if name in self._service.model_ids else ""
+
+
+def _gate(service: MeteredService, config: AppConfig, keys: KeyRing, tracing: Tracing) -> RpcGate:
+    limit, log_prompts = config.grpc_max_message_bytes, config.logging.log_prompts
+    if not tracing.is_on:
+        return RpcGate(keys, limit, service.metrics, log_prompts=log_prompts)
+    tracer = tracing.tracer()
+    return TracedRpcGate(tracer, SERVICE_NAME, keys, limit, service.metrics, log_prompts=log_prompts)

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
+from fastapi.telemetry import TelemetryConfig
 from pydantic import BaseModel
 
 from deployments import http_errors
@@ -20,12 +21,18 @@ from deployments.metered import MeteredService
 from deployments.openai_api import schemas
 from deployments.openai_api.requests import ChatBody, CompletionBody, InfillBody, RequestBody
 from deployments.playground.routes import add_playground_routes
+from deployments.telemetry.http import HttpTracing
+from deployments.telemetry.tracing import OFF as TRACING_OFF
+from deployments.telemetry.tracing import Tracing
 
 DESCRIPTION = """Diffusion language models behind OpenAI's API.
 
 Every answer, errors included, carries `x-request-id`: the request's own (1 to 128 letters, digits and
 `. _ : / + = @ -`) or a fresh one. With `stream: true` answers are server-sent events; an error in mid-stream is an
 event with an `error` object and ends the stream without `[DONE]`."""
+
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own spans would double those of ``deployments.telemetry``, and its logs repeat what clients have sent."""
 
 STATUSES = {
     400: "The request is wrong; `param` names the field.",
@@ -52,9 +59,11 @@ class DocumentedApi(FastAPI):
         return schema
 
 
-def build_http_app(service: MeteredService, config: AppConfig, keys: KeyRing) -> FastAPI:
+def build_http_app(
+    service: MeteredService, config: AppConfig, keys: KeyRing, tracing: Tracing = TRACING_OFF
+) -> FastAPI:
     """The application over a service; knows neither Serve nor Ray."""
-    app = DocumentedApi(title="Lacuna", description=DESCRIPTION, redoc_url=None)
+    app = DocumentedApi(title="Lacuna", description=DESCRIPTION, redoc_url=None, telemetry=_NO_TELEMETRY)
     http_errors.install(app)
     app.add_middleware(
         HttpGate,
@@ -64,6 +73,8 @@ def build_http_app(service: MeteredService, config: AppConfig, keys: KeyRing) ->
         metrics=service.metrics,
         log_prompts=config.logging.log_prompts,
     )
+    if tracing.is_on:
+        app.add_middleware(HttpTracing, tracer=tracing.tracer())
     http = HttpApi(service, config)
     security = [] if keys.is_open else [Depends(HTTPBearer(auto_error=False, description="An API key."))]
     _add_generation(app, http, service, config, security)

@@ -114,6 +114,7 @@ class HttpGate:
             request_id=request_id,
             api_key_name=name,
             traceparent=headers.get("traceparent"),
+            tracestate=headers.get("tracestate"),
             session_id=headers.get("x-session-id"),
         )
 

@@ -7,6 +7,7 @@ the deployment's arguments are known (``__serve_build_asgi_app__`` is Serve's na
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -23,11 +24,14 @@ from deployments.experiments.controller import ExperimentController
 from deployments.grpc_service import GrpcApi
 from deployments.handles import EngineHandle, IngressFleet, RouterHandle
 from deployments.http_app import build_http_app
+from deployments.identity import own_replica_id
 from deployments.logs.setup import set_up_replica
 from deployments.metered import MeteredService
 from deployments.metrics.collector import NoPeers
 from deployments.metrics.service_metrics import ServiceMetrics
 from deployments.metrics.spec import Sample
+from deployments.telemetry.jobs import JobSpans
+from deployments.telemetry.tracing import start_tracing
 from protos import generation_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -45,18 +49,22 @@ class Ingress:
         self._keys = KeyRing(load_keys(config.api_keys))
         if self._keys.is_open:
             logger.warning("no API keys are configured: whoever reaches the ports may use the models")
+        self._tracing = start_tracing(config.telemetry, "ingress", own_replica_id)
         clients = {model: EngineHandle(handle) for model, handle in engines.items()}
         context = serve.get_replica_context()
-        metrics = ServiceMetrics(context.replica_id.unique_id)
+        metrics = ServiceMetrics(own_replica_id())
+        spans = JobSpans(self._tracing.tracer(), record_prompts=self._tracing.record_prompts)
         peers = IngressFleet(context.deployment, context.app_name) if config.ingress_replicas > 1 else NoPeers()
-        self._service = MeteredService(RouterHandle(router), clients, ExperimentController(config), metrics, peers)
-        self._grpc = GrpcApi(self._service, config, self._keys)
+        experiments = ExperimentController(config)
+        self._service = MeteredService(RouterHandle(router), clients, experiments, metrics, peers, spans)
+        self._grpc = GrpcApi(self._service, config, self._keys, self._tracing)
 
     async def __del__(self) -> None:
         await self._service.close()
+        await asyncio.to_thread(self._tracing.close)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_http_app(self._service, self._config, self._keys)
+        return build_http_app(self._service, self._config, self._keys, self._tracing)
 
     async def metrics(self) -> list[Sample]:
         """What this replica measures, for the one that was asked for all."""

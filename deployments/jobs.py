@@ -77,6 +77,7 @@ def build_job(fields: JobFields, config: AppConfig) -> Job:
             priority=fields.priority,
             timeout_s=timeout_s,
             traceparent=fields.caller.traceparent,
+            tracestate=fields.caller.tracestate,
             session_id=fields.caller.session_id,
         )
         for index, (prompt, choice) in enumerate(

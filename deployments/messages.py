@@ -67,8 +67,9 @@ class GenerateCall:
     increment's ``gaps``. ``logprobs`` asks for the tokens' bytes beside their probabilities, ``echo`` for the prompt in
     the first increment. ``timeout_s`` is what was left of the request's time when the call was made: clocks of machines
     differ. ``generated`` are final tokens of the completion from a replica that was lost; the client has the first
-    ``num_shown`` of them and ``shown_chars`` characters of text. Increments hold only what follows.
-    ``client_request_id`` is the id of the HTTP request or RPC that it belongs to.
+    ``num_shown`` of them and ``shown_chars`` characters of text. Increments hold only what follows. ``attempt`` counts
+    the replicas before this one. ``client_request_id`` is the id of the HTTP request or RPC that it belongs to;
+    ``traceparent`` and ``tracestate`` are W3C's, of the span that the call is a part of.
     """
 
     request_id: str
@@ -83,7 +84,9 @@ class GenerateCall:
     priority: int = 0
     timeout_s: float | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
     session_id: str | None = None
+    attempt: int = 0
     generated: tuple[int, ...] = ()
     num_shown: int = 0
     shown_chars: int = 0
@@ -96,7 +99,7 @@ class Job:
     ``request_id`` is its name in answers, ``key`` a unique one. Choice i of prompt p is ``calls[p * n + i]``.
     ``api_key_name`` is who pays, "" where no key was needed (the router is fair among them), ``user`` what the client
     calls its own user. ``is_spare``: it starts at once or not at all. ``is_comparison``: each call has a strategy of
-    its own, nothing is chosen.
+    its own, nothing is chosen. ``follows`` is the ``traceparent`` of the request that a shadow repeats.
     """
 
     request_id: str
@@ -110,6 +113,7 @@ class Job:
     user: str = ""
     is_spare: bool = False
     is_comparison: bool = False
+    follows: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,16 +132,21 @@ class AdmissionRequest:
     api_key_name: str = ""
     resumed: bool = False
     is_spare: bool = False
+    traceparent: str | None = None
+    tracestate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
     """A request may start: ``replicas`` has the replica of each sequence. ``pressure`` is the share of the model's
-    places that running and waiting sequences ask for (above 1: requests wait)."""
+    places that running and waiting sequences ask for (above 1: requests wait). ``work`` are the positions that it is
+    predicted to take, ``queued`` requests waited when it came."""
 
     replicas: tuple[str, ...]
     pressure: float = 0.0
     waited_s: float = 0.0
+    work: float = 0.0
+    queued: int = 0
 
 
 @dataclass(frozen=True, slots=True)

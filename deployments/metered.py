@@ -14,6 +14,7 @@ from deployments.metrics.collector import Fleet, MetricsCollector, NoPeers
 from deployments.metrics.service_metrics import ServiceMetrics
 from deployments.metrics.spec import Sample
 from deployments.service import EngineClient, JobIncrement, RouterClient, add_usage
+from deployments.telemetry.jobs import JobSpans
 from engine.errors import InvalidRequestError
 from engine.outputs import Usage
 
@@ -31,8 +32,9 @@ class MeteredService(ExperimentService):
         experiments: ExperimentController,
         metrics: ServiceMetrics,
         peers: Fleet | None = None,
+        spans: JobSpans | None = None,
     ) -> None:
-        super().__init__(router, engines, experiments)
+        super().__init__(router, engines, experiments, spans)
         self.metrics = metrics
         metrics.begin(self.model_ids)
         self.collector = MetricsCollector(self.own_samples, router, engines, peers or NoPeers())

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from deployments.admission import AdmissionQueue, Entry, QueueLimits
@@ -105,12 +106,12 @@ class ModelRouter:
     async def admit(self, request: AdmissionRequest) -> Admission:
         """Wait for a place. Cancelling the call gives the place up. OverloadedError, DeadlineExceededError."""
         self.watch()
-        entry = self._entry(request)
+        entry, queued = self._entry(request), len(self._queue.waiting)
         admitted = self._admitted[entry.key] = asyncio.get_running_loop().create_future()
         self._requests[entry.key] = request
         try:
             self._wake(self._queue.submit(entry, self._pool.positions_per_s))
-            return await self._wait(entry, admitted)
+            return replace(await self._wait(entry, admitted), work=entry.work, queued=queued)
         except BaseException:
             self._requests.pop(entry.key, None)
             self._forget(entry.key)

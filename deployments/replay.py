@@ -92,6 +92,7 @@ class SequenceRun:
         return replace(
             self.call,
             request_id=f"{self.call.request_id}~{self.attempt}",
+            attempt=self.attempt,
             generated=(*self.token_ids, *self.pending_ids)[: self.call.sampling.max_tokens - 1],
             num_shown=len(self.token_ids),
             shown_chars=self.num_chars,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
 
-from opentelemetry import propagate, trace
-from ray import serve
-
 from deployments.config import ModelConfig
 from deployments.experiments.config import ExperimentConfig, check_arms
+from deployments.identity import own_replica_id
 from deployments.infill import InfillTask, check_visible
 from deployments.logs.config import LogConfig
 from deployments.logs.request_log import RequestLog, begin
@@ -22,6 +21,10 @@ from deployments.metrics.engine_samples import engine_samples
 from deployments.metrics.spec import Sample
 from deployments.presentation import Presenter, echo_of
 from deployments.streams import until
+from deployments.telemetry.context import entered, within
+from deployments.telemetry.generations import generation
+from deployments.telemetry.settings import TelemetryConfig
+from deployments.telemetry.tracing import start_tracing
 from engine.async_engine import AsyncEngine
 from engine.errors import InvalidRequestError, LacunaError
 from engine.llm_engine import LLMEngine
@@ -29,6 +32,7 @@ from engine.models.loader import LoadProgress
 from engine.outputs import RequestOutput
 from engine.sequence import GenerationRequest
 from engine.strategy import SHARED_OPTIONS, Strategy
+from engine.telemetry import EngineTelemetry, set_error, trace_headers
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +61,20 @@ class EngineReplica:
     """
 
     def __init__(
-        self, model: ModelConfig, experiments: Sequence[ExperimentConfig] = (), logging_: LogConfig | None = None
+        self,
+        model: ModelConfig,
+        experiments: Sequence[ExperimentConfig] = (),
+        logging_: LogConfig | None = None,
+        telemetry: TelemetryConfig | None = None,
     ) -> None:
         set_up_replica(logging_ or LogConfig(), "engine", model.id)
         self.model = model
+        self.tracing = start_tracing(telemetry or TelemetryConfig(), "engine", own_replica_id)
+        self._tracer = self.tracing.tracer()
+        config = model.engine_config()
+        spans = EngineTelemetry(self.tracing.provider, config.layout.world_size)
         self.engine = AsyncEngine(
-            LLMEngine.from_pretrained(model.checkpoint(), model.engine_config(), LoadLog(model.id))
+            LLMEngine.from_pretrained(model.checkpoint(), config, LoadLog(model.id), telemetry=spans)
         )
         self.default_strategy = self._strategy({})
         check_arms(experiments, self._strategy)
@@ -71,21 +83,19 @@ class EngineReplica:
     async def generate(self, call: GenerateCall) -> AsyncGenerator[Increment | LacunaError]:
         """Increments of one sequence, or one error."""
         begin(RequestLog(call.client_request_id or call.request_id))
-        context = propagate.extract({"traceparent": call.traceparent} if call.traceparent else {})
-        span = trace.get_tracer(__name__).start_span("lacuna.generate", context=context)
-        span.set_attribute("lacuna.request_id", call.request_id)
-        if call.session_id is not None:
-            span.set_attribute("session.id", call.session_id)
-        try:
-            increments = until(self._increments(call), call.timeout_s)
-            async with aclosing(increments):
-                async for increment in increments:
-                    yield increment
-        except LacunaError as error:
-            logger.info("sequence %s ends with %s of %s", call.request_id, type(error).__name__, error.param)
-            yield of_strategy(error) if error.param in SHARED_OPTIONS else error
-        finally:
-            span.end()
+        with generation(self._tracer, call) as span:
+            own = trace_headers(span)
+            call = replace(call, traceparent=own.traceparent, tracestate=own.tracestate)
+            increments = within(span, until(self._increments(call), call.timeout_s))
+            try:
+                async with aclosing(increments):
+                    async for increment in increments:
+                        yield increment
+            except LacunaError as error:
+                with entered(span):
+                    logger.info("sequence %s ends with %s of %s", call.request_id, type(error).__name__, error.param)
+                set_error(span, error)
+                yield of_strategy(error) if error.param in SHARED_OPTIONS else error
 
     async def card(self) -> ModelCard:
         """What clients may know about the model."""
@@ -107,11 +117,11 @@ class EngineReplica:
 
     async def stats(self) -> dict[str, object]:
         """The engine's counters, and whose they are."""
-        return {"replica": _own_id(), **asdict(self.engine.stats())}
+        return {"replica": own_replica_id(), **asdict(self.engine.stats())}
 
     async def metrics(self) -> list[Sample]:
         """What the engine measures, under this replica's name."""
-        replica = _own_id()
+        replica = own_replica_id()
         samples = engine_samples(self.engine.stats(), self.engine.readings())
         return [sample.labelled(replica=replica) for sample in samples]
 
@@ -126,10 +136,11 @@ class EngineReplica:
     async def live(self) -> str:
         """The id by which the router knows this replica; raises as ``check_health`` does."""
         self.check_health()
-        return _own_id()
+        return own_replica_id()
 
     async def __del__(self) -> None:
         await self.engine.close()
+        await asyncio.to_thread(self.tracing.close)
 
     async def _increments(self, call: GenerateCall) -> AsyncGenerator[Increment]:
         prompt = self._prompt(call.prompt)
@@ -180,6 +191,8 @@ class EngineReplica:
             stream="step" if call.stream == "events" else call.stream,
             generated=call.generated,
             num_shown=call.num_shown,
+            traceparent=call.traceparent,
+            tracestate=call.tracestate,
         )
 
     def _strategy(self, options: Mapping[str, object]) -> Strategy:
@@ -196,11 +209,6 @@ class EngineReplica:
         assert prompt.messages is not None
         messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
         return tuple(self.engine.tokenizer.apply_chat_template(messages))
-
-
-def _own_id() -> str:
-    """Serve's id of the replica that this process is."""
-    return str(serve.get_replica_context().replica_id.unique_id)
 
 
 def of_strategy(error: LacunaError) -> LacunaError:

@@ -11,11 +11,14 @@ from deployments.admission import QueueLimits
 from deployments.autoscaling import metric_name
 from deployments.config import AppConfig, deployment_name
 from deployments.handles import EngineFleet
+from deployments.identity import own_replica_id
 from deployments.logs.setup import set_up_replica
 from deployments.messages import Admission, AdmissionRequest, SequenceOutcome
 from deployments.metrics.router_samples import router_samples
 from deployments.metrics.spec import Sample
 from deployments.model_router import Fleet, ModelRouter
+from deployments.telemetry.admissions import traced_admission
+from deployments.telemetry.tracing import start_tracing
 from engine.errors import LacunaError, ModelNotFoundError
 
 
@@ -31,16 +34,15 @@ class Router:
     ) -> None:
         """``capacities``: sequences that one replica of a model is given at once."""
         set_up_replica(config.logging, "router")
+        self._tracing = start_tracing(config.telemetry, "router", own_replica_id)
+        self._tracer = self._tracing.tracer()
         fleets = {model: EngineFleet(handle) for model, handle in engines.items()}
         self._models = model_routers(config, capacities, fleets)
 
     async def admit(self, request: AdmissionRequest) -> Admission | LacunaError:
         """Wait for a place and a replica. Cancelling the call gives the place up."""
-        model = self._models.get(request.model)
-        if model is None:
-            return ModelNotFoundError(f"The model {request.model!r} is not served.", "model")
         try:
-            return await model.admit(request)
+            return await traced_admission(self._tracer, request, self._admit)
         except LacunaError as error:
             return error
 
@@ -88,6 +90,15 @@ class Router:
             "positions_per_s": sum(load.positions_per_s for load in loads.values()),
             **{name: float(count) for name, count in wanted.items()},
         }
+
+    def __del__(self) -> None:
+        self._tracing.close()
+
+    async def _admit(self, request: AdmissionRequest) -> Admission:
+        model = self._models.get(request.model)
+        if model is None:
+            raise ModelNotFoundError(f"The model {request.model!r} is not served.", "model")
+        return await model.admit(request)
 
 
 def model_routers(

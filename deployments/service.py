@@ -36,6 +36,7 @@ from deployments.strategy_choice import (
     parse_wish,
 )
 from deployments.streams import merge, until
+from deployments.telemetry.jobs import JobSpan, JobSpans
 from deployments.work import CHARS_PER_TOKEN, WorkShape, scaled, shape_of
 from engine.errors import DeadlineExceededError, EngineDeadError, LacunaError, ModelNotFoundError
 from engine.outputs import FinishReason, Usage
@@ -106,10 +107,15 @@ class GenerationService:
     """Owns the tasks that give places back; everything else belongs to the request."""
 
     def __init__(
-        self, router: RouterClient, engines: Mapping[str, EngineClient], chooser: StrategyChooser | None = None
+        self,
+        router: RouterClient,
+        engines: Mapping[str, EngineClient],
+        chooser: StrategyChooser | None = None,
+        spans: JobSpans | None = None,
     ) -> None:
         self._router = router
         self._chooser = chooser
+        self._spans = spans or JobSpans()
         self._engines = engines
         self._cards: dict[str, ModelCard] = {}
         self._releases: set[asyncio.Task[None]] = set()
@@ -129,16 +135,18 @@ class GenerationService:
         A sequence whose replica is lost goes on at another one; its increments show nothing of it.
         """
         engine = self._engine(job.model)
-        lease = _Lease(job, asyncio.get_running_loop().time() + job.timeout_s)
-        try:
-            runs = await self._start(lease)
-            streams = [run.increments(engine, partial(self._move, lease), lease.left_s) for run in runs]
-            merged = until(merge(streams), lease.left_s())
-            async with aclosing(merged):
-                async for index, increment in merged:
-                    yield JobIncrement(index, lease.explain(increment))
-        finally:
-            self._release(lease)
+        with self._spans.open(job) as span:
+            lease = _Lease(span, asyncio.get_running_loop().time() + job.timeout_s)
+            try:
+                runs = await self._start(lease)
+                streams = [run.increments(engine, partial(self._move, lease), lease.left_s) for run in runs]
+                merged = until(merge(streams), lease.left_s())
+                async with aclosing(merged):
+                    async for index, increment in merged:
+                        span.see(index, increment)
+                        yield JobIncrement(index, lease.explain(increment))
+            finally:
+                self._release(lease)
 
     async def complete(self, job: Job) -> list[Completion]:
         """Run the job to its end; the completions of ``job.calls``, in order."""
@@ -197,6 +205,7 @@ class GenerationService:
         )
         admission = await self._admit(lease, job.key, shapes, resumed=False)
         lease.strategy = _choose(wish, await self.card(job.model), arm, admission.pressure)
+        lease.span.chosen(lease.strategy)
         lease.runs = [
             SequenceRun(replace(call, strategy=lease.strategy.request), shape, replica)
             for call, shape, replica in zip(job.calls, shapes, admission.replicas, strict=True)
@@ -217,6 +226,7 @@ class GenerationService:
 
     async def _move(self, lease: _Lease, run: SequenceRun) -> str:
         """Another replica for a sequence that has lost its own."""
+        lease.span.replica_lost(run.call.request_id, run.replica, len(run.token_ids))
         if run.replica:
             await self._router.release(lease.job.model, "", (), (run.replica,))
         key = f"{run.call.request_id}~{run.attempt}"
@@ -235,6 +245,8 @@ class GenerationService:
             api_key_name=job.api_key_name,
             resumed=resumed and not job.is_spare,
             is_spare=job.is_spare,
+            traceparent=job.calls[0].traceparent,
+            tracestate=job.calls[0].tracestate,
         )
         try:
             async with asyncio.timeout(lease.left_s()):
@@ -281,7 +293,7 @@ class GenerationService:
 class _Lease:
     """What a job holds at the router: ``keys`` of its places, until ``deadline`` of the event loop's clock."""
 
-    job: Job
+    span: JobSpan
     deadline: float
     keys: list[str] = field(default_factory=list)
     runs: list[SequenceRun] = field(default_factory=list)
@@ -289,6 +301,11 @@ class _Lease:
 
     def __post_init__(self) -> None:
         self.keys.append(self.job.key)
+
+    @property
+    def job(self) -> Job:
+        """The job, whose calls are parts of its span."""
+        return self.span.job
 
     def explain(self, increment: Increment) -> Increment:
         """The increment with the reason for its strategy, where it says which was used."""

@@ -16,8 +16,8 @@ from engine.plan import IterationPlan, StepResult
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 from engine.sequence_spans import SequenceSpans
-from engine.telemetry import EngineTelemetry
 from engine.step_meter import StepMeter, StepReadings
+from engine.telemetry import EngineTelemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,11 +33,19 @@ def parent_context(traceparent: str | None, tracestate: str | None = None) -> Co
     return _W3C.extract(carrier, Context())
 
 
-def trace_fields(span: Span) -> dict[str, str | None]:
-    """``traceparent`` and ``tracestate`` by which others become children of ``span``; None for a span without ids."""
+@dataclass(frozen=True, slots=True)
+class TraceHeaders:
+    """W3C's trace context as text; None where there is none."""
+
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+def trace_headers(span: Span) -> TraceHeaders:
+    """By which others become children of ``span``; empty for a span without ids."""
     carrier: dict[str, str] = {}
     _W3C.inject(carrier, trace.set_span_in_context(span, Context()))
-    return {name: carrier.get(name) for name in ("traceparent", "tracestate")}
+    return TraceHeaders(**carrier)
 
 
 def set_error(span: Span, error: BaseException) -> None:
@@ -122,7 +130,7 @@ class SequenceTrace:
         """The block's first forward begins; returns the context for the same forward on other ranks."""
         self._begin("lacuna.forward", "lacuna.block")
         self._live["lacuna.forward"].set_attributes({"lacuna.rank": 0, **attributes})
-        return trace_fields(self._live["lacuna.block"])["traceparent"]
+        return trace_headers(self._live["lacuna.block"]).traceparent
 
     def end_forward(self) -> None:
         """Its result is here."""

@@ -14,6 +14,7 @@ from deployments.experiments.shadow import ShadowRunner
 from deployments.messages import Admission, AdmissionRequest, Job
 from deployments.service import EngineClient, GenerationService, JobIncrement, RouterClient
 from deployments.strategy_choice import Arm, parse_wish
+from deployments.telemetry.jobs import JobSpans
 from engine.errors import InvalidRequestError
 
 ARM = "arm"
@@ -27,10 +28,14 @@ class ExperimentService(GenerationService):
     """Owns the shadows; ``experiments`` is the caller's."""
 
     def __init__(
-        self, router: RouterClient, engines: Mapping[str, EngineClient], experiments: ExperimentController
+        self,
+        router: RouterClient,
+        engines: Mapping[str, EngineClient],
+        experiments: ExperimentController,
+        spans: JobSpans | None = None,
     ) -> None:
         self._assigned: dict[str, Assignment] = {}
-        super().__init__(router, engines, _ArmOf(self._assigned))
+        super().__init__(router, engines, _ArmOf(self._assigned), spans)
         self.experiments = experiments
         self.shadows = ShadowRunner(self._run, experiments.record)
         self._observers: dict[str, JobObserver] = {}

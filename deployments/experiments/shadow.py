@@ -103,6 +103,8 @@ def shadow_job(job: Job, assignment: Assignment) -> Job:
             strategy=assignment.strategy,
             stream="final",
             priority=LOWEST_PRIORITY,
+            traceparent=None,
+            tracestate=None,
         )
         for call in job.calls
     )
@@ -114,4 +116,5 @@ def shadow_job(job: Job, assignment: Assignment) -> Job:
         api_key_name="",  # nobody pays for it
         timeout_s=min(job.timeout_s, MAX_SHADOW_S),
         is_spare=True,
+        follows=job.calls[0].traceparent,
     )

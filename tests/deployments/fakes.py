@@ -28,6 +28,8 @@ from deployments.messages import (
 from deployments.metered import MeteredService
 from deployments.metrics.service_metrics import ServiceMetrics
 from deployments.metrics.spec import Sample, gauge
+from deployments.telemetry.jobs import JobSpans
+from deployments.telemetry.tracing import OFF, Tracing
 from engine.errors import LacunaError
 from engine.outputs import CanvasStep, RequestOutput, StrategyUsed, Usage
 
@@ -221,11 +223,13 @@ class FakeFleet:
         return tuple(self.ids)
 
 
-def metered(engine: FakeEngine, router: FakeRouter | None = None, **others: FakeEngine) -> MeteredService:
+def metered(
+    engine: FakeEngine, router: FakeRouter | None = None, spans: JobSpans | None = None, **others: FakeEngine
+) -> MeteredService:
     """A service whose engine is called "fake"."""
     experiments = ExperimentController(AppConfig.parse({"models": "fake=/x"}))
     engines = {"fake": engine, **others}
-    return MeteredService(router or FakeRouter(), engines, experiments, ServiceMetrics("replica-1"))
+    return MeteredService(router or FakeRouter(), engines, experiments, ServiceMetrics("replica-1"), spans=spans)
 
 
 def http_client(
@@ -233,9 +237,11 @@ def http_client(
     engine: FakeEngine,
     router: FakeRouter | None = None,
     keys: KeyRing | None = None,
+    tracing: Tracing = OFF,
     **others: FakeEngine,
 ) -> httpx.AsyncClient:
     """A client of the whole HTTP application over fakes."""
-    app = build_http_app(metered(engine, router, **others), config, keys or KeyRing([]))
+    spans = JobSpans(tracing.tracer(), record_prompts=tracing.record_prompts)
+    app = build_http_app(metered(engine, router, spans, **others), config, keys or KeyRing([]), tracing)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://test")

@@ -86,7 +86,7 @@ def test_a_request_becomes_a_job() -> None:
     assert call.strategy == {"decoder": "threshold", "block_length": 8, "threshold": 0.9, "steps": 4}
     assert isinstance(call.strategy["steps"], int)
     assert (call.stream, job.timeout_s, job.request_id) == ("step", 1.5, "mine")
-    assert (call.traceparent, call.session_id) == ("t", "s")
+    assert (call.traceparent, call.session_id) == ("other", "s")
     assert (job.user, job.api_key_name) == ("u", "alice")
     assert call.sampling.logit_bias == {5: 1.5}
 

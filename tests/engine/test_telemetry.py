@@ -12,7 +12,7 @@ from engine.cache.policy import AttentionPattern
 from engine.errors import OverloadedError
 from engine.llm_engine import LLMEngine
 from engine.span_catalog import ENGINE_SPANS
-from engine.telemetry import EngineTelemetry, parent_context, rank_forward, trace_fields
+from engine.telemetry import EngineTelemetry, parent_context, rank_forward, trace_headers
 from tests.helpers.engines import Rig, ScriptedExecutor, make_request, scripted
 from tests.helpers.traces import SAMPLED, UNSAMPLED, Recorder, check_against, is_child, said, span_id, times, trace_id
 
@@ -227,6 +227,6 @@ def test_an_unreadable_parent_is_none(recorder: Recorder, traceparent: str | Non
 
 def test_the_vendors_part_of_a_context_is_passed_on(recorder: Recorder) -> None:
     span = recorder.provider.get_tracer("t").start_span("a", parent_context(SAMPLED, "vendor=1"))
-    fields = trace_fields(span)
-    assert fields["tracestate"] == "vendor=1"
-    assert str(fields["traceparent"]).startswith(SAMPLED[:35])
+    headers = trace_headers(span)
+    assert headers.tracestate == "vendor=1"
+    assert str(headers.traceparent).startswith(SAMPLED[:35])
