@@ -65,7 +65,7 @@ JOB = SpanSpec(
         "gen_ai.response.id": "id of the answer",
         "gen_ai.response.finish_reasons": "stop or length, of each finished sequence",
         "gen_ai.response.time_to_first_chunk": "seconds to the first increment",
-        "gen_ai.usage.input_tokens": "prompt tokens, of each sequence",
+        "gen_ai.usage.input_tokens": "prompt tokens, once for all answers to a prompt",
         "gen_ai.usage.output_tokens": "completion tokens",
         "gen_ai.input.messages": "the prompts, with `record_prompts` only",
         "gen_ai.output.messages": "the answers, with `record_prompts` only",

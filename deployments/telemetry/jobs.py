@@ -126,13 +126,27 @@ class JobSpan:
     def _tell_outcome(self, error: BaseException | None) -> None:
         reasons = [reason for _, reason in sorted(self._finish_reasons.items())]
         self._span.set_attribute("gen_ai.response.finish_reasons", reasons)
-        self._span.set_attributes(_spent(list(self._usages.values())))
+        self._span.set_attributes(self._spent())
         if self._record_prompts:
             self._span.set_attribute("gen_ai.output.messages", _output_messages(self._texts))
         if isinstance(error, (GeneratorExit, asyncio.CancelledError)):
-            self._span.set_attribute("lacuna.cancelled", True)
+            self._span.set_attribute("lacuna.cancelled", len(reasons) < len(self.job.calls))
         elif error is not None:
             set_error(self._span, error)
+
+    def _spent(self) -> dict[str, int | float]:
+        """What all sequences have cost so far; a prompt counts once for the choices that share it."""
+        usages = [usage for _, usage in sorted(self._usages.items())]
+        shared = self.job.num_choices if len(usages) == len(self.job.calls) else 1
+        forwards, tokens = sum(usage.forwards for usage in usages), sum(usage.completion_tokens for usage in usages)
+        return {
+            "gen_ai.usage.input_tokens": sum(usage.prompt_tokens for usage in usages[::shared]),
+            "gen_ai.usage.output_tokens": tokens,
+            "lacuna.forwards": forwards,
+            "lacuna.denoising_steps": sum(usage.denoising_steps for usage in usages),
+            "lacuna.positions_computed": sum(usage.positions_computed for usage in usages),
+            "lacuna.tokens_per_forward": tokens / forwards if forwards else 0.0,
+        }
 
 
 def _operation(job: Job) -> str:
@@ -142,18 +156,6 @@ def _operation(job: Job) -> str:
     if call.template is not None:
         return "infill"
     return "text_completion" if call.prompt.messages is None else "chat"
-
-
-def _spent(usages: Sequence[Usage]) -> dict[str, int | float]:
-    forwards, tokens = sum(usage.forwards for usage in usages), sum(usage.completion_tokens for usage in usages)
-    return {
-        "gen_ai.usage.input_tokens": sum(usage.prompt_tokens for usage in usages),
-        "gen_ai.usage.output_tokens": tokens,
-        "lacuna.forwards": forwards,
-        "lacuna.denoising_steps": sum(usage.denoising_steps for usage in usages),
-        "lacuna.positions_computed": sum(usage.positions_computed for usage in usages),
-        "lacuna.tokens_per_forward": tokens / forwards if forwards else 0.0,
-    }
 
 
 def _input_messages(job: Job) -> str:

@@ -8,8 +8,9 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NoOpTracerProvider, StatusCode
 
+from engine.async_engine import AsyncEngine
 from engine.cache.policy import AttentionPattern
-from engine.errors import OverloadedError
+from engine.errors import EngineDeadError, OverloadedError
 from engine.llm_engine import LLMEngine
 from engine.span_catalog import ENGINE_SPANS
 from engine.telemetry import EngineTelemetry, parent_context, rank_forward, trace_headers
@@ -188,6 +189,19 @@ def test_when_the_engine_stops_every_open_span_ends(recorder: Recorder) -> None:
     sequence = recorder.one("lacuna.sequence")
     assert sequence.status.status_code is StatusCode.ERROR
     assert {span.name for span in recorder.spans} >= {"lacuna.block", "lacuna.forward", "lacuna.sequence"}
+
+
+async def test_requests_of_an_engine_whose_thread_dies_end_with_that(recorder: Recorder) -> None:
+    rig = traced(recorder, executor=ScriptedExecutor(fails_at=1))
+    engine = AsyncEngine(rig.engine)
+    engine.start()
+    with pytest.raises(EngineDeadError):
+        assert [output async for output in engine.generate(make_request("a", PROMPT, max_tokens=12))]
+    await engine.close()
+
+    sequence = recorder.one("lacuna.sequence")
+    assert said(sequence)["error.type"] == "EngineDeadError"
+    assert "the device is gone" in (sequence.status.description or "")
 
 
 def test_what_a_client_does_not_want_recorded_is_not(recorder: Recorder) -> None:

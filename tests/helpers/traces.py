@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,9 +51,9 @@ def trace_id(span: ReadableSpan) -> int:
     return span.context.trace_id
 
 
-def said(span: ReadableSpan) -> Mapping[str, Any]:
+def said(span: ReadableSpan) -> dict[str, Any]:
     """Its attributes."""
-    return span.attributes or {}
+    return dict(span.attributes or {})
 
 
 def times(span: ReadableSpan) -> tuple[int, int]:

@@ -17,9 +17,12 @@ from deployments.experiments.ledger.reader import LedgerReader
 from deployments.experiments.outcome import Outcome
 from deployments.experiments.service import ExperimentService
 from deployments.messages import Admission, AdmissionRequest, GenerateCall, Job, Prompt
+from deployments.telemetry.jobs import JobSpans
+from deployments.telemetry.sampling import FollowLinks, by_ratio
 from engine.errors import DeadlineExceededError, InvalidRequestError, OverloadedError
 from engine.sampling_params import SamplingParams
 from tests.deployments.fakes import FakeEngine, FakeRouter
+from tests.helpers.traces import SAMPLED, UNSAMPLED, Recorder, said, trace_id
 
 A, B = {"decoder": "low_confidence"}, {"decoder": "threshold", "threshold": 0.8}
 
@@ -27,7 +30,9 @@ A, B = {"decoder": "low_confidence"}, {"decoder": "threshold", "threshold": 0.8}
 class Setup:
     """A service with one experiment over a fake engine."""
 
-    def __init__(self, folder: Path, engine: FakeEngine, router: FakeRouter, **fields: Any) -> None:
+    def __init__(
+        self, folder: Path, engine: FakeEngine, router: FakeRouter, spans: JobSpans | None = None, **fields: Any
+    ) -> None:
         arms = [{"name": "a", "strategy": A}, {"name": "b", "strategy": B}]
         settings = {
             "models": "fake=/x",
@@ -37,7 +42,7 @@ class Setup:
         self.config = AppConfig.parse(settings)
         self.engine, self.router = engine, router
         self.controller = ExperimentController(self.config)
-        self.service = ExperimentService(router, {"fake": engine}, self.controller)
+        self.service = ExperimentService(router, {"fake": engine}, self.controller, spans)
 
     async def outcomes(self) -> list[Outcome]:
         """Everything that was recorded; ends the service."""
@@ -169,6 +174,25 @@ async def test_the_shadow_runs_after_the_answer_with_the_lowest_priority(setup: 
         ("a", "override", "cmpl-k"),
         ("b", "shadow", "cmpl-k"),
     }
+
+
+@pytest.mark.parametrize(("parent", "kept"), [(SAMPLED, True), (UNSAMPLED, False)])
+async def test_a_shadow_has_a_trace_of_its_own_that_links_to_the_original(setup: Any, parent: str, kept: bool) -> None:
+    recorder = Recorder(FollowLinks(by_ratio(0.0)))
+    one = setup(shadow="b", spans=JobSpans(recorder.provider.get_tracer("t")))
+    original = job(strategy={"arm": "a"})
+    await one.service.complete(replace(original, calls=(replace(original.calls[0], traceparent=parent),)))
+    await settle()
+    assert len(recorder.spans) == (2 if kept else 0)
+    if not kept:
+        return
+    live, shadow = recorder.spans
+    assert f"{trace_id(live):032x}" == parent[3:35]
+    assert trace_id(shadow) != trace_id(live)
+    assert shadow.parent is None
+    assert [f"{link.context.span_id:016x}" for link in shadow.links] == [parent[36:52]]
+    assert (said(live)["lacuna.shadow"], said(shadow)["lacuna.shadow"]) == (False, True)
+    assert said(shadow)["lacuna.strategy.chosen_by"] == "explicit"
 
 
 async def test_a_shadow_that_fails_is_only_recorded(setup: Any) -> None:
