@@ -239,7 +239,7 @@ class AppConfig(Settings):
     )
     health_check_period_s: float = Field(default=2, gt=0, description="How often replicas are asked for their health.")
     telemetry: Annotated[TelemetryConfig, BeforeValidator(from_text)] = Field(
-        default=TelemetryConfig(), description="Traces, e.g. {otlp_endpoint: http://collector:4317}."
+        default_factory=TelemetryConfig, description="Traces, e.g. {otlp_endpoint: http://collector:4317}."
     )
     experiments: Annotated[list[ExperimentConfig], BeforeValidator(from_text)] = Field(
         default=[], description="Strategies compared on live traffic; a user is in the first that takes them."
