@@ -26,6 +26,7 @@ from engine.errors import (
     LacunaError,
     ModelNotFoundError,
     OverloadedError,
+    RanksDisagreeError,
     RequestAbortedError,
     RequestTooLargeError,
     UnknownStrategyError,
@@ -65,6 +66,7 @@ ERROR_TABLE: Mapping[type[LacunaError], ErrorRow] = MappingProxyType(
         CheckpointError: ErrorRow(500, _SERVER, "checkpoint_unusable", _Code.FAILED_PRECONDITION),
         UnsupportedModelError: ErrorRow(500, _SERVER, "model_unsupported", _Code.FAILED_PRECONDITION),
         EngineDeadError: ErrorRow(503, _SERVER, "engine_unavailable", _Code.UNAVAILABLE, retryable=True),
+        RanksDisagreeError: ErrorRow(503, _SERVER, "engine_unavailable", _Code.UNAVAILABLE, retryable=True),
         LacunaError: ErrorRow(500, _SERVER, "internal_error", _Code.INTERNAL),
     }
 )
