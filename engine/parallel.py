@@ -20,6 +20,9 @@ from torch._C._distributed_c10d import Store, TCPStore
 
 from engine.errors import ConfigError
 
+MAX_GATHERED_BYTES = 2**16
+"""Up to this size, ranks that add up by themselves send each other everything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -77,17 +80,24 @@ class NoGroup:
 
 
 class ProcessGroup:
-    """A group of torch.distributed, with its backend: gloo on CPUs, NCCL on CUDA devices."""
+    """A group of torch.distributed, with its backend: gloo on CPUs, NCCL on CUDA devices.
+
+    With three ranks or more, the order in which gloo adds their numbers depends on where in the tensor they are: a
+    token's sum would depend on its neighbours. There the ranks exchange numbers and add them up themselves.
+    """
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self._group = group
         self._part = Part(dist.get_rank(group), dist.get_world_size(group))
+        self._adds_itself = self._part.count > 2 and dist.get_backend(group) == "gloo"
 
     @property
     def part(self) -> Part:
         return self._part
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
+        if self._adds_itself:
+            return sum_in_rank_order(self, tensor)
         tensor = tensor.contiguous()
         dist.all_reduce(tensor, group=self._group)
         return tensor
@@ -101,6 +111,28 @@ class ProcessGroup:
         result = rows.new_empty((sum(received), *rows.shape[1:]))
         dist.all_to_all_single(result, rows.contiguous(), received, sent, group=self._group)
         return result
+
+
+def sum_in_rank_order(group: Group, tensor: Tensor) -> Tensor:
+    """Sum over the ranks, from the first to the last at every place: all have the same bits, wherever a number is.
+
+    Small tensors go to everybody whole. Of larger ones each rank adds up a share, which moves as many bytes as a
+    ring does.
+    """
+    if tensor.nbytes <= MAX_GATHERED_BYTES:
+        return _add_up(group.all_gather(tensor))
+    count, share = group.part.count, -(-tensor.numel() // group.part.count)
+    padded = tensor.new_zeros(count * share)
+    padded[: tensor.numel()] = tensor.flatten()
+    own = group.all_to_all(padded, [share] * count, [share] * count).view(count, share)
+    return group.all_gather(_add_up(own)).flatten()[: tensor.numel()].view(tensor.shape)
+
+
+def _add_up(numbers: Tensor) -> Tensor:
+    total = numbers[0].clone()
+    for rank in range(1, len(numbers)):
+        total += numbers[rank]
+    return total
 
 
 ExpertDispatch = Literal["all_reduce", "all_to_all"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from engine.errors import ConfigError
-from engine.parallel import ALONE, ParallelLayout, Part, Ranks
-from tests.helpers.ranks import on_ranks, tensor_ranks
+from engine.parallel import ALONE, MAX_GATHERED_BYTES, ParallelLayout, Part, Ranks, sum_in_rank_order
+from tests.helpers.ranks import ThreadGroup, on_ranks, tensor_ranks
 
 
 @pytest.mark.parametrize(("total", "count"), [(8, 2), (10, 4), (3, 4), (126_464, 3)])
@@ -31,6 +31,32 @@ def test_every_part_is_held_and_every_rank_holds_another_expert_part(tensor: int
 def test_layouts_that_do_not_fit_together(tensor: int, expert: int) -> None:
     with pytest.raises(ConfigError, match="multiple of the smaller"):
         ParallelLayout(tensor, expert)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 3, 257])
+def test_the_order_of_a_sum_depends_neither_on_the_place_nor_on_the_size(num_tokens: int) -> None:
+    """In float32, so that every other order of these numbers gives other bits somewhere."""
+    rows = [torch.randn(67, generator=torch.Generator().manual_seed(rank)) for rank in range(4)]
+    expected = ((rows[0] + rows[1]) + rows[2]) + rows[3]
+    assert not torch.equal(expected, ((rows[1] + rows[2]) + rows[3]) + rows[0])
+
+    def work(ranks: Ranks) -> tuple[torch.Tensor, int]:
+        assert isinstance(ranks.tensor, ThreadGroup)
+        numbers = rows[ranks.rank].repeat(num_tokens, 1)
+        total = sum_in_rank_order(ranks.tensor, numbers)
+        assert torch.equal(numbers[0], rows[ranks.rank])
+        return total, len(ranks.tensor.sizes)
+
+    for total, num_collectives in tensor_ranks(4, work):
+        assert all(torch.equal(row, expected) for row in total)
+        assert num_collectives == (1 if total.nbytes <= MAX_GATHERED_BYTES else 2)
+
+
+def test_exchanging_rows_suits_ranks_with_whole_experts() -> None:
+    ParallelLayout(2, 4, "all_to_all")
+    with pytest.raises(ConfigError, match="use all_reduce, or expert_parallel_size 4") as caught:
+        ParallelLayout(4, 2, "all_to_all")
+    assert caught.value.param == "expert_dispatch"
 
 
 def test_alone_holds_everything() -> None:

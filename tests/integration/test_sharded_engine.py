@@ -14,7 +14,7 @@ from tests.helpers.families import BLOCK_LENGTH, FAMILIES, write_family
 from tests.helpers.mixture import mixture
 from tests.helpers.processes import RankProcesses
 
-OPTIONS = {"block_length": BLOCK_LENGTH, "max_num_seqs": 32, "num_threads": 1}
+OPTIONS = {"block_length": BLOCK_LENGTH, "max_num_seqs": 32, "num_threads": 1, "check_ranks": 1}
 DENSE = {2: [ParallelLayout(2)], 4: [ParallelLayout(4)]}
 MIXTURES = {
     2: [ParallelLayout(2), ParallelLayout(1, 2), ParallelLayout(2, 2), ParallelLayout(2, 2, "all_to_all")],
