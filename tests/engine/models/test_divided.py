@@ -26,6 +26,9 @@ CASES = [
 ]
 """All layouts for one mixture, some for the others; tests/integration has them all, with processes."""
 
+ALL, SHARE = 19 * 32, 5 * 32
+"""Elements of the hidden states of all tokens of :func:`hidden_states`, and of one of four ranks' share of them."""
+
 FolderOf = Callable[[str], Path]
 
 
@@ -125,6 +128,36 @@ def test_every_rank_counts(name: str, layout: ParallelLayout, parameter: str, fo
     changed = on_ranks(layout, run)[0]
 
     assert not torch.allclose(changed, hidden_states(load_family(name, folder)), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("layout", "tensor", "world"),
+    [
+        (ParallelLayout(2, 2), [ALL] * 5, None),
+        (ParallelLayout(2, 4), [ALL] * 4, [ALL]),
+        (ParallelLayout(1, 2), None, [ALL]),
+        (ParallelLayout(2, 4, "all_to_all"), [ALL] * 4, [-1, -1, SHARE]),
+    ],
+    ids=str,
+)
+def test_one_sum_per_sublayer(
+    layout: ParallelLayout, tensor: list[int] | None, world: list[int] | None, folder_of: FolderOf
+) -> None:
+    """What the embedding, two layers of attention, a dense layer and a mixture with shared experts exchange; -1: as
+    many rows as the router says."""
+    folder = folder_of("llada2 groups")
+
+    def run(ranks: Ranks) -> list[list[int] | None]:
+        hidden_states(load_family("llada2 groups", folder, ranks))
+        return [getattr(group, "sizes", None) for group in (ranks.tensor, ranks.world)]
+
+    for of_tensor, of_world in on_ranks(layout, run):
+        assert of_tensor == tensor
+        if world is not None:
+            assert of_world is not None
+            assert [known for known in world if known >= 0] == [
+                size for size, known in zip(of_world, world, strict=True) if known >= 0
+            ]
 
 
 def test_key_heads_that_are_fewer_than_ranks_are_kept_by_several(folder_of: FolderOf) -> None:
