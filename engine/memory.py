@@ -13,12 +13,12 @@ import torch
 
 from engine.build import check_settings, make_block_manager, slot_length
 from engine.config import EngineConfig, resolve_device, resolve_dtype, resolve_max_model_len
-from engine.errors import ConfigError
 from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH
 from engine.model_runner import MAX_LOGITS
 from engine.models.checkpoint import Checkpoint
 from engine.models.loader import build_model
 from engine.models.spec import DiffusionLM, ModelSpec
+from engine.parallel import rank_without_others
 
 LOGIT_BYTES = 10
 """Of a logit while candidates are made: in the model's type, in float32, and a working copy."""
@@ -68,10 +68,10 @@ def plan_checkpoint(checkpoint: Checkpoint, config: EngineConfig) -> MemoryPlan:
 
 
 def plan_memory(spec: ModelSpec, config: EngineConfig, dtype: torch.dtype, device: torch.device) -> MemoryPlan:
-    """The plan of a rank of the settings' layout: its part of the dense matrices and of the K/V heads (one head at
-    least), and of the experts. The device need not be there. ConfigError: settings that the engine would refuse."""
-    tensor, world = config.layout.tensor, config.layout.world_size
-    _check_heads(spec, tensor)
+    """The plan of the first rank of the settings' layout, which has the most where parts are not equal. The device need
+    not be there. ConfigError: settings that the engine would refuse."""
+    tensor = config.layout.tensor
+    model = build_model(spec, ranks=rank_without_others(config.layout))
     max_model_len = resolve_max_model_len(config, spec.max_position_embeddings)
     check_settings(spec, config, max_model_len)
     slot_len = slot_length(spec, max_model_len)
@@ -79,44 +79,28 @@ def plan_memory(spec: ModelSpec, config: EngineConfig, dtype: torch.dtype, devic
     tokens = min(config.max_num_batched_tokens, config.max_num_seqs * slot_len)
     logits = min(_open_positions(spec, config, slot_len), max(MAX_LOGITS // spec.vocab_size, 1)) * spec.vocab_size
     return MemoryPlan(
-        weight_bytes=weight_bytes(build_model(spec), dtype, tensor, world),
-        kv_position_bytes=2 * spec.num_layers * _kv_heads(spec, tensor) * spec.head_dim * dtype.itemsize,
+        weight_bytes=weight_bytes(model, dtype),
+        kv_position_bytes=2 * spec.num_layers * model.num_kv_heads * spec.head_dim * dtype.itemsize,
         slot_len=slot_len,
         num_slots=config.max_num_seqs,
         num_positions=blocks.num_pages * blocks.page_size,
-        activation_bytes=tokens * _activations(spec, config) * dtype.itemsize
+        activation_bytes=tokens * _activations(model, tensor) * dtype.itemsize
         + _mask_bytes(spec, tokens, slot_len, dtype),
         logits_bytes=logits * LOGIT_BYTES // tensor,
         drawing_bytes=logits * DRAWING_BYTES // tensor,
     )
 
 
-def weight_bytes(model: DiffusionLM, dtype: torch.dtype, tensor: int = 1, world: int = 1) -> int:
-    """Bytes of a rank's parameters: a ``tensor``-th of the matrices, a ``world``-th of the stacked experts. Vectors
-    (norms, biases) and what stays in float32 (routers) are on every rank."""
+def weight_bytes(model: DiffusionLM, dtype: torch.dtype) -> int:
+    """Bytes of the parameters of a model, or of a rank's part of one; routers stay in float32."""
     total, seen = 0, set()
     for module in model.modules():
         exact = getattr(module, "float32_parameters", ())
         for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in seen:
-                continue  # tied
-            seen.add(id(parameter))
-            if name in exact:
-                total += parameter.numel() * torch.float32.itemsize
-            else:
-                ranks = {1: 1, 2: tensor, 3: world}[parameter.dim()]
-                total += -(-parameter.numel() // ranks) * dtype.itemsize
-    return total + _repeated_kv_bytes(model.spec, dtype, tensor)
-
-
-def _repeated_kv_bytes(spec: ModelSpec, dtype: torch.dtype, tensor: int) -> int:
-    """What K/V projections take beyond a ``tensor``-th of them, where there are fewer heads than ranks."""
-    surplus = _kv_heads(spec, tensor) - spec.num_kv_heads / tensor
-    return round(2 * spec.num_layers * surplus * spec.head_dim * spec.hidden_size) * dtype.itemsize
-
-
-def _kv_heads(spec: ModelSpec, tensor: int) -> int:
-    return -(-spec.num_kv_heads // tensor)
+            if id(parameter) not in seen:  # else tied
+                seen.add(id(parameter))
+                total += parameter.numel() * (torch.float32 if name in exact else dtype).itemsize
+    return total
 
 
 def _open_positions(spec: ModelSpec, config: EngineConfig, slot_len: int) -> int:
@@ -125,10 +109,10 @@ def _open_positions(spec: ModelSpec, config: EngineConfig, slot_len: int) -> int
     return min(config.max_num_batched_tokens, config.max_num_seqs * longest)
 
 
-def _activations(spec: ModelSpec, config: EngineConfig) -> int:
+def _activations(model: DiffusionLM, tensor: int) -> int:
     """Numbers per token that are alive at the worst moment of a layer, in the model's type."""
-    tensor = config.layout.tensor
-    projections = (-(-spec.num_heads // tensor) + 2 * _kv_heads(spec, tensor)) * spec.head_dim
+    spec = model.spec
+    projections = (spec.num_heads // tensor + 2 * model.num_kv_heads) * spec.head_dim
     feed_forward = 4 * spec.intermediate_size // tensor  # gate and up, their activation, their product
     if spec.moe is not None:
         chosen = spec.moe.routing.experts_per_token
@@ -143,9 +127,3 @@ def _mask_bytes(spec: ModelSpec, tokens: int, slot_len: int, dtype: torch.dtype)
         return 0
     group = spec.num_heads // spec.num_kv_heads
     return group * min(tokens, slot_len) * slot_len * (1 + dtype.itemsize)
-
-
-def _check_heads(spec: ModelSpec, tensor: int) -> None:
-    if spec.num_heads % tensor:
-        message = f"tensor_parallel_size {tensor}: the {spec.num_heads} attention heads cannot be divided by it"
-        raise ConfigError(message, "tensor_parallel_size")

@@ -79,6 +79,21 @@ class NoGroup:
         return rows
 
 
+class AbsentGroup:
+    """A group whose other ranks are not there: it says which part a rank has, and exchanges nothing."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        raise AssertionError(f"rank {self.part.index} of {self.part.count} is alone")
+
+    all_gather = all_reduce
+
+    def all_to_all(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        return self.all_reduce(rows)
+
+
 class ProcessGroup:
     """A group of torch.distributed, with its backend: gloo on CPUs, NCCL on CUDA devices.
 
@@ -206,6 +221,11 @@ class Ranks:
     @property
     def expert_width_part(self) -> Part:
         return self.layout.expert_width_part(self.rank)
+
+
+def rank_without_others(layout: ParallelLayout, rank: int = 0) -> Ranks:
+    """A rank's place, to build or load what it holds; it cannot compute. The first rank's parts are the largest."""
+    return Ranks(layout, AbsentGroup(Part(rank, layout.world_size)), AbsentGroup(layout.tensor_part(rank)))
 
 
 ALONE = Ranks(ParallelLayout(), NoGroup(), NoGroup())

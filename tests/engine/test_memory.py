@@ -92,7 +92,7 @@ def test_known_sizes() -> None:
     [
         (shape("llada-tiny"), EngineConfig(max_num_batched_tokens=8), "max_num_batched_tokens"),
         (shape("llada-tiny"), layout(1, 2), "no experts to divide"),
-        (MOE, layout(3, 1), "4 attention heads cannot be divided"),
+        (MOE, layout(3, 1), "does not divide 4 attention heads"),
         (MOE, layout(2, 3), "must be a multiple"),
     ],
 )

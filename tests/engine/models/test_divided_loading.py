@@ -17,7 +17,7 @@ from engine.layers.division import held_parameters
 from engine.models import loader
 from engine.models.loader import LoadProgress, load_model, save_model
 from engine.models.spec import DiffusionLM
-from engine.parallel import ALONE, ParallelLayout, Part, Ranks
+from engine.parallel import ALONE, ParallelLayout, Ranks, rank_without_others
 from tests.helpers.families import FAMILIES, write_family
 
 SINGLE = "model.safetensors"
@@ -56,18 +56,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, int]]:
     return files
 
 
-def rank_of(layout: ParallelLayout, rank: int) -> Ranks:
-    """A rank for loading: it never meets the others."""
-
-    class Absent:
-        def __init__(self, part: Part) -> None:
-            self.part = part
-
-    world: Any = Absent(Part(rank, layout.world_size))
-    tensor: Any = Absent(layout.tensor_part(rank))
-    return Ranks(layout, world, tensor)
-
-
 def load(name: str, folder: Path, ranks: Ranks, seen: list[LoadProgress] | None = None) -> DiffusionLM:
     watch = None if seen is None else seen.append
     return load_model(folder, FAMILIES[name], torch.float32, "cpu", watch, ranks)
@@ -80,7 +68,7 @@ def test_parameters_are_the_parts_of_the_whole_that_the_layers_say(layout: Paral
     seen = {parameter: torch.zeros(tensor.shape, dtype=torch.bool) for parameter, tensor in whole.items()}
 
     for rank in range(layout.world_size):
-        model = load(name, tmp_path, rank_of(layout, rank))
+        model = load(name, tmp_path, rank_without_others(layout, rank))
         held = held_parameters(model)
         for parameter, tensor in model.named_parameters():
             index = torch.meshgrid(
@@ -101,7 +89,7 @@ def test_a_rank_reads_its_own_elements_only(
         opened.clear()
         seen: list[LoadProgress] = []
 
-        model = load("llada2 groups", folder, rank_of(layout, rank), seen)
+        model = load("llada2 groups", folder, rank_without_others(layout, rank), seen)
 
         own = sum(parameter.numel() for parameter in model.parameters())
         assert sum(opened[SINGLE].values()) == own
@@ -115,7 +103,7 @@ def test_files_without_a_part_for_a_rank_stay_closed(tmp_path: Path, opened: dic
     folder, layout = write_family("sdar-moe", tmp_path), ParallelLayout(1, 4)
     split_experts(folder)
 
-    load("sdar-moe", folder, rank_of(layout, 3))
+    load("sdar-moe", folder, rank_without_others(layout, 3))
     assert set(opened) == {"expert-6.safetensors", "expert-7.safetensors", "rest.safetensors"}
 
 
@@ -128,7 +116,7 @@ def test_ranks_begin_with_different_files(tmp_path: Path, opened: dict[str, dict
     first = []
     for rank in range(2):
         opened.clear()
-        load("llada", folder, rank_of(ParallelLayout(2), rank))
+        load("llada", folder, rank_without_others(ParallelLayout(2), rank))
         first.append(next(iter(opened)))
 
     assert first == ["model-0.safetensors", "model-2.safetensors"]
@@ -141,10 +129,10 @@ def test_stacked_experts_are_divided_like_single_ones(
     folder = write_family("llada-moe", tmp_path / "single")
     stacked = stack_experts(folder, tmp_path / "stacked")
     for rank in range(layout.world_size):
-        expected = dict(load("llada-moe", folder, rank_of(layout, rank)).named_parameters())
+        expected = dict(load("llada-moe", folder, rank_without_others(layout, rank)).named_parameters())
         opened.clear()
 
-        model = load("llada-moe", stacked, rank_of(layout, rank))
+        model = load("llada-moe", stacked, rank_without_others(layout, rank))
 
         assert all(torch.equal(tensor, expected[name]) for name, tensor in model.named_parameters())
         assert sum(opened[SINGLE].values()) == sum(tensor.numel() for tensor in expected.values())
@@ -157,12 +145,12 @@ def test_wrong_shapes_are_named_by_ranks_without_a_part_of_them(tmp_path: Path) 
     save_file({**tensors, name: torch.ones(3, 32)}, folder / SINGLE)
 
     with pytest.raises(CheckpointError, match=rf"{name} has shape \[3, 32\], config.json implies \[16, 32\]") as caught:
-        load("sdar-moe", folder, rank_of(ParallelLayout(1, 2), 1))
+        load("sdar-moe", folder, rank_without_others(ParallelLayout(1, 2), 1))
     assert caught.value.param == name
 
 
 def test_a_part_cannot_be_saved_as_a_model(tmp_path: Path) -> None:
-    model = load("llada", write_family("llada", tmp_path), rank_of(ParallelLayout(2), 1))
+    model = load("llada", write_family("llada", tmp_path), rank_without_others(ParallelLayout(2), 1))
 
     with pytest.raises(AssertionError, match="a rank's part"):
         save_model(model, tmp_path, torch.float32)
