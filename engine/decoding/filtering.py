@@ -82,9 +82,11 @@ class _Mass:
         (top_GM,) = vocabulary.gather(sorted_MV[:, 0])
         weights_MV = (sorted_MV - top_GM.amax(dim=0)[:, None]).exp()
         (total_GM,) = vocabulary.gather(weights_MV.sum(dim=1))
-        probabilities_MV = weights_MV / total_GM.sum(dim=0)[:, None]
-        sums_MV = probabilities_MV.double().cumsum(dim=1)
-        return cls(probabilities_MV, torch.cat((torch.zeros_like(sums_MV[:, :1]), sums_MV), dim=1))
+        probabilities_MV = weights_MV.div_(total_GM.sum(dim=0)[:, None])
+        count, width = sorted_MV.shape
+        sums_MV1 = probabilities_MV.new_zeros((count, width + 1), dtype=torch.float64)
+        torch.cumsum(probabilities_MV, dim=1, dtype=torch.float64, out=sums_MV1[:, 1:])
+        return cls(probabilities_MV, sums_MV1)
 
     def until(self, count_MD: Tensor) -> Tensor:
         """Of the first tokens together."""
@@ -97,8 +99,9 @@ def _before_among_equals(key_MV: Tensor, cut_M1: Tensor, mass: _Mass, vocabulary
     less_M1, until_M1 = _count(key_MV, cut_M1 - 1), _count(key_MV, cut_M1)
     equal_GM, before_GM = vocabulary.gather((until_M1 - less_M1)[:, 0].double(), mass.until(less_M1)[:, 0])
     earlier_M = equal_GM[: vocabulary.rank].sum(dim=0)
-    number_MV = torch.arange(1, key_MV.shape[1] + 1, device=key_MV.device) - less_M1 + earlier_M[:, None]
-    until_MV = before_GM.sum(dim=0)[:, None] + number_MV * mass.probabilities_MV
+    place_V = torch.arange(1, key_MV.shape[1] + 1, dtype=torch.float64, device=key_MV.device)
+    number_MV = place_V - (less_M1 - earlier_M[:, None])
+    until_MV = number_MV.mul_(mass.probabilities_MV).add_(before_GM.sum(dim=0)[:, None])
     return until_MV.float() - mass.probabilities_MV
 
 
