@@ -27,6 +27,10 @@ DRAWING_BYTES = 40
 """Of a logit, in addition, while tokens are drawn: sorted values with their indices (top-p), probabilities, noise.
 Measured with top_p on a CPU: 47 bytes with LOGIT_BYTES."""
 
+DIVIDED_DRAWING_BYTES = 60
+"""The same where ranks share the vocabulary: the search for the cut keeps keys and sums of probabilities as well.
+Measured: 61 bytes with LOGIT_BYTES."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
@@ -77,7 +81,8 @@ def plan_memory(spec: ModelSpec, config: EngineConfig, dtype: torch.dtype, devic
     slot_len = slot_length(spec, max_model_len)
     blocks = make_block_manager(config, device, slot_len)
     tokens = min(config.max_num_batched_tokens, config.max_num_seqs * slot_len)
-    logits = min(_open_positions(spec, config, slot_len), max(MAX_LOGITS // spec.vocab_size, 1)) * spec.vocab_size
+    columns = -(-spec.vocab_size // tensor)
+    logits = min(_open_positions(spec, config, slot_len), max(MAX_LOGITS // columns, 1)) * columns
     return MemoryPlan(
         weight_bytes=weight_bytes(model, dtype),
         kv_position_bytes=2 * spec.num_layers * model.num_kv_heads * spec.head_dim * dtype.itemsize,
@@ -86,8 +91,8 @@ def plan_memory(spec: ModelSpec, config: EngineConfig, dtype: torch.dtype, devic
         num_positions=blocks.num_pages * blocks.page_size,
         activation_bytes=tokens * _activations(model, tensor) * dtype.itemsize
         + _mask_bytes(spec, tokens, slot_len, dtype),
-        logits_bytes=logits * LOGIT_BYTES // tensor,
-        drawing_bytes=logits * DRAWING_BYTES // tensor,
+        logits_bytes=logits * LOGIT_BYTES,
+        drawing_bytes=logits * (DRAWING_BYTES if tensor == 1 else DIVIDED_DRAWING_BYTES),
     )
 
 

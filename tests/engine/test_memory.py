@@ -14,6 +14,7 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH
 from engine.memory import LOGIT_BYTES, plan_checkpoint, plan_memory, weight_bytes
+from engine.model_runner import MAX_LOGITS
 from engine.models.checkpoint import open_checkpoint
 from engine.models.loader import build_model
 from engine.models.spec import ModelSpec
@@ -67,7 +68,18 @@ def test_ranks_share_matrices_experts_and_heads() -> None:
     assert one.weight_bytes - expert.weight_bytes == experts * 3 // 4
     dense = one.weight_bytes - tensor.weight_bytes - experts // 2
     assert one.weight_bytes - both.weight_bytes == dense + experts * 3 // 4
-    assert tensor.logits_bytes == one.logits_bytes // 2
+
+
+def test_ranks_share_the_logits_of_few_positions_and_hold_those_of_more_at_a_time() -> None:
+    few = [
+        plan_memory(MOE, replace(layout(tensor, 1), max_num_seqs=1, max_model_len=64), torch.bfloat16, CUDA)
+        for tensor in (1, 2)
+    ]
+    assert few[1].logits_bytes == few[0].logits_bytes // 2
+    assert few[0].drawing_bytes // 2 < few[1].drawing_bytes < few[0].drawing_bytes
+    for tensor in (1, 2):
+        many = plan_memory(MOE, layout(tensor, 1), torch.bfloat16, CUDA)
+        assert 0.99 < many.logits_bytes / (MAX_LOGITS * LOGIT_BYTES) <= 1
 
 
 def test_a_rank_holds_one_kv_head_at_least() -> None:
