@@ -68,10 +68,10 @@ class DecodeSpans:
     ``first_token_N`` locates the block's first token among the forward's tokens, ``guide_token_N`` that of its
     unconditional twin in ``guide_slot_N`` (-1: none). ``ahead_end_N`` is the end of the next block where this forward
     computes it as well, else that of the decided block. ``limit_N`` is where the completion ends. ``force_N`` fills all
-    masks of blocks that took too many steps, ``first_only_N`` lets only the first position be filled. ``drawn_N`` and
-    ``deferred_N`` tell which blocks need that work, bit i of ``transforms_N`` whether the i-th of ``TRANSFORMS`` is
-    used. ``groups`` are (decoder, first row, end row). ``probes`` are those of blocks whose canvas may
-    grow.
+    masks of blocks that took too many steps, ``first_only_N`` lets only the first position be filled. ``drawn_N``,
+    ``filtered_N`` (top-k or top-p) and ``deferred_N`` tell which blocks need that work, bit i of ``transforms_N``
+    whether the i-th of ``TRANSFORMS`` is used. ``groups`` are (decoder, first row, end row). ``probes`` are those of
+    blocks whose canvas may grow.
     """
 
     slot_N: IntArray
@@ -88,6 +88,7 @@ class DecodeSpans:
     force_N: BoolArray
     first_only_N: BoolArray
     drawn_N: BoolArray
+    filtered_N: BoolArray
     deferred_N: BoolArray
     transforms_N: IntArray
     groups: tuple[tuple[str, int, int], ...]

@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.cache.policy import BoolArray, IntArray
 from engine.columns import Columns
 from engine.decoding.decoder import Candidates
-from engine.decoding.dispatch import BlockRows, DecoderDispatch
+from engine.decoding.dispatch import BlockRows, DecoderDispatch, Trait
 from engine.decoding.divergence import DivergenceMemory
 from engine.decoding.guidance import guide
 from engine.decoding.sampler import Drawing, Proposal, defer, draw, propose, rank_tokens
@@ -35,8 +35,8 @@ class _Open:
     def __len__(self) -> int:
         return self.block_M.shape[0]
 
-    def part(self, start: int, end: int) -> _Open:
-        return _Open(self.block_M[start:end], self.offset_M[start:end])
+    def __getitem__(self, chosen: slice | Tensor) -> _Open:
+        return _Open(self.block_M[chosen], self.offset_M[chosen])
 
 
 class Proposer:
@@ -79,7 +79,7 @@ class Proposer:
         block_M, offset_M = blocks.editable_NB.nonzero(as_tuple=True)
         places = _Open(block_M, offset_M)
         for start in range(0, len(places), self._at_a_time):
-            part = places.part(start, start + self._at_a_time)
+            part = places[start : start + self._at_a_time]
             proposal = self._propose(decoded, blocks, users, part, hidden_TD)
             for name in Proposal.__slots__:
                 whole_NB = getattr(candidates, name.replace("_M", "_NB"))
@@ -104,14 +104,15 @@ class Proposer:
             logits_MV,
             self._vocabulary,
             self._mask_token_id,
-            self._positions(places, self._dispatch.rows_with("needs_entropy", decoded.groups, len(decoded))),
-            self._positions(places, self._dispatch.rows_with("needs_margin", decoded.groups, len(decoded))),
+            self._positions(places, self._wanting("needs_entropy", decoded)),
+            self._positions(places, self._wanting("needs_margin", decoded)),
         )
         self._measure(decoded, blocks, places, logits_MV, proposal)
         proposal = self._rank(decoded, places, logits_MV, proposal)
         drawn = self._positions(places, decoded.drawn_N)
         if drawn is not None:
-            proposal = _replace(proposal, drawn, self._draw(logits_MV[drawn], blocks, places, drawn, proposal))
+            chosen = self._draw(decoded, blocks, places[drawn], logits_MV[drawn], _part(proposal, drawn))
+            proposal = _replace(proposal, drawn, chosen)
         deferred = self._positions(places, decoded.deferred_N)
         if deferred is not None:
             chosen = _part(proposal, deferred)
@@ -123,13 +124,13 @@ class Proposer:
         self, decoded: DecodeSpans, blocks: BlockRows, places: _Open, logits_MV: Tensor, proposal: Proposal
     ) -> None:
         """Fill in what some decoders want to know of a distribution beside its candidate."""
-        diverging = self._positions(places, self._dispatch.rows_with("needs_divergence", decoded.groups, len(decoded)))
+        diverging = self._positions(places, self._wanting("needs_divergence", decoded))
         if diverging is not None:
             block_M, offset_M = places.block_M[diverging], places.offset_M[diverging]
             proposal.divergence_M[diverging] = self._divergences.compare(
                 blocks.slots_N[block_M], offset_M, blocks.positions_NB[block_M, 0], logits_MV[diverging]
             )
-        edited = self._positions(places, self._dispatch.rows_with("edits", decoded.groups, len(decoded)))
+        edited = self._positions(places, self._wanting("edits", decoded))
         if edited is not None:
             tokens_M = blocks.tokens_NB[places.block_M[edited], places.offset_M[edited]]
             current_M = self._vocabulary.probability_of(logits_MV[edited], tokens_M)
@@ -139,7 +140,7 @@ class Proposer:
         """Prepare the divergences of the next step. They need the distributions of the same places at this one: of a
         block that is now finished, those of the next block, where this forward has computed it (the memory does not
         reach over a block's beginning with guidance or transforms)."""
-        diverging_N = self._dispatch.rows_with("needs_divergence", decoded.groups, len(decoded))
+        diverging_N = self._wanting("needs_divergence", decoded)
         if not diverging_N.any():
             return
         position_NB = decoded.start_N[:, None] + np.arange(result.tokens_NB.shape[1])
@@ -161,7 +162,7 @@ class Proposer:
 
     def _rank(self, decoded: DecodeSpans, places: _Open, logits_MV: Tensor, proposal: Proposal) -> Proposal:
         """``proposal`` with the most probable tokens where a decoder asks for them."""
-        ranking = self._positions(places, self._dispatch.rows_with("num_ranked", decoded.groups, len(decoded)))
+        ranking = self._positions(places, self._wanting("num_ranked", decoded))
         ranked_MK = proposal.tokens_M.new_full((len(places), self._num_ranked(decoded)), -1)
         if ranking is not None:
             ranked_MK[ranking] = rank_tokens(
@@ -169,8 +170,11 @@ class Proposer:
             )
         return replace(proposal, ranked_MK=ranked_MK)
 
-    def _draw(self, logits_MV: Tensor, blocks: BlockRows, places: _Open, drawn: Tensor, proposal: Proposal) -> Proposal:
-        block_M = places.block_M[drawn]
+    def _draw(
+        self, decoded: DecodeSpans, blocks: BlockRows, places: _Open, logits_MV: Tensor, proposal: Proposal
+    ) -> Proposal:
+        """``proposal`` of positions of drawn blocks with their drawn tokens."""
+        block_M = places.block_M
         sampling = self._columns.view("sampling", blocks.slots_N[block_M])
         drawing = Drawing(
             temperature_M=sampling["temperature"],
@@ -178,11 +182,23 @@ class Proposer:
             top_p_M=sampling["top_p"],
             seed_M=sampling["seed"],
             step_M=blocks.step_N[block_M],
-            position_M=blocks.positions_NB[block_M, places.offset_M[drawn]],
+            position_M=blocks.positions_NB[block_M, places.offset_M],
             noise_M=sampling["noise"],
             sampled_confidence_M=sampling["sampled_confidence"],
+            filtered=self._positions(places, decoded.drawn_N & decoded.filtered_N),
         )
-        return draw(logits_MV, self._vocabulary, self._mask_token_id, drawing, _part(proposal, drawn))
+        return draw(
+            logits_MV,
+            self._vocabulary,
+            self._mask_token_id,
+            drawing,
+            proposal,
+            self._positions(places, decoded.drawn_N & self._wanting("needs_entropy", decoded)),
+            self._positions(places, decoded.drawn_N & self._wanting("needs_margin", decoded)),
+        )
+
+    def _wanting(self, trait: Trait, decoded: DecodeSpans) -> BoolArray:
+        return self._dispatch.rows_with(trait, decoded.groups, len(decoded))
 
     def _logits(self, hidden_TD: Tensor, index_M: Tensor) -> Tensor:
         return self._model.compute_logits(hidden_TD[index_M]).float()

@@ -44,6 +44,7 @@ class SlotTraits:
     max_steps: int
     edits: bool
     drawn: bool
+    filtered: bool
     deferred: bool
     watched: bool
     transforms: int
@@ -74,7 +75,8 @@ class SlotTable:
         self.forwards, self.denoising_steps, self.positions = numbers(), numbers(), numbers()
         self.refreshes = numbers()
         self.policy, self.decoder, self.guide_slot, self.max_steps = numbers(), numbers(), numbers(), numbers()
-        self.edits, self.drawn, self.deferred, self.watched = flags(), flags(), flags(), flags()
+        self.edits, self.drawn, self.filtered, self.deferred = flags(), flags(), flags(), flags()
+        self.watched = flags()
         self.transforms = numbers()
         self.stale_steps, self.decided_start = numbers(), numbers()
         self.drift: FloatArray = np.zeros(num_slots, np.float32)

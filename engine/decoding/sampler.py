@@ -48,7 +48,8 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How the positions that do not simply take the argmax draw their token; every tensor has one entry each."""
+    """How the positions that do not simply take the argmax draw their token; tensors with ``_M`` have one entry each.
+    ``filtered`` are the indices of those with top-k or top-p, None without any."""
 
     temperature_M: Tensor
     top_k_M: Tensor
@@ -58,6 +59,7 @@ class Drawing:
     position_M: Tensor
     noise_M: Tensor
     sampled_confidence_M: Tensor
+    filtered: Tensor | None
 
 
 def propose(
@@ -73,19 +75,13 @@ def propose(
     ``margin_rows`` (indices into M) say where those are wanted. ``logits_MV`` float32 is left unchanged.
     """
     best = vocabulary.best(logits_MV, without=mask_token_id)
-    entropy_M = torch.full_like(best.logit_M, torch.inf)
-    if entropy_rows is not None:
-        entropy_M[entropy_rows] = vocabulary.entropy(logits_MV[entropy_rows])
-    margin_M = torch.zeros_like(best.logit_M)
-    if margin_rows is not None:
-        margin_M[margin_rows] = vocabulary.margin(logits_MV[margin_rows])
     probability_M = best.probability_M
     return Proposal(
         best.token_M,
         probability_M,
         probability_M,
-        entropy_M,
-        margin_M,
+        entropy_M=_entropy(logits_MV, vocabulary, entropy_rows),
+        margin_M=_margin(logits_MV, vocabulary, margin_rows),
         divergence_M=torch.full_like(probability_M, torch.inf),
         current_M=torch.zeros_like(probability_M),
         ranked_MK=best.token_M.new_empty((len(probability_M), 0)),
@@ -93,17 +89,26 @@ def propose(
 
 
 def draw(
-    logits_MV: Tensor, vocabulary: Vocabulary, mask_token_id: int, drawing: Drawing, proposal: Proposal
+    logits_MV: Tensor,
+    vocabulary: Vocabulary,
+    mask_token_id: int,
+    drawing: Drawing,
+    proposal: Proposal,
+    entropy_rows: Tensor | None = None,
+    margin_rows: Tensor | None = None,
 ) -> Proposal:
     """``proposal`` with tokens drawn from the tempered and filtered distribution (temperature, then top-k, then top-p).
 
     Temperature 0 takes the argmax of the unchanged logits. Noise is a hash of (seed, step, position, token).
+    ``entropy_rows`` and ``margin_rows`` say where those of the distribution are wanted.
     """
     drawn_M = drawing.temperature_M > 0
     top_M, _ = vocabulary.largest(vocabulary.without(logits_MV, mask_token_id))
     scaled_MV = (logits_MV - top_M[:, None]) / drawing.temperature_M.where(drawn_M, 1.0)[:, None]
-    allowed_MV = vocabulary.without(scaled_MV, mask_token_id)
-    kept_MV = filter_top_k_top_p(allowed_MV, vocabulary, drawing.top_k_M, drawing.top_p_M)
+    kept_MV = vocabulary.without(scaled_MV, mask_token_id)
+    if (rows := drawing.filtered) is not None:
+        top_k, top_p = drawing.top_k_M[rows], drawing.top_p_M[rows]
+        kept_MV[rows] = filter_top_k_top_p(kept_MV[rows], vocabulary, top_k, top_p)
     distribution_MV = kept_MV.clone()
     if (mask := vocabulary.column(mask_token_id)) is not None:
         unfiltered_M = (drawing.top_k_M == 0) & (drawing.top_p_M >= 1)
@@ -119,8 +124,8 @@ def draw(
         tokens_M=tokens_M,
         confidence_M=sampled_M.where(drawing.sampled_confidence_M.bool(), model_M),
         probability_M=model_M,
-        entropy_M=vocabulary.entropy(distribution_MV),
-        margin_M=vocabulary.margin(distribution_MV),
+        entropy_M=_entropy(distribution_MV, vocabulary, entropy_rows),
+        margin_M=_margin(distribution_MV, vocabulary, margin_rows),
     )
 
 
@@ -149,3 +154,19 @@ def rank_tokens(logits_MV: Tensor, vocabulary: Vocabulary, mask_token_id: int, c
     own_MK[:, : found_MK.shape[1]] = found_MK
     (key_GMK,) = vocabulary.gather(own_MK)
     return -key_GMK.movedim(0, 1).flatten(1).topk(min(count, vocabulary.size - 1), dim=1).values & 0xFFFFFFFF
+
+
+def _entropy(logits_MV: Tensor, vocabulary: Vocabulary, rows: Tensor | None) -> Tensor:
+    """Of each position's distribution in ``rows``, +inf elsewhere."""
+    entropy_M = logits_MV.new_full((len(logits_MV),), torch.inf)
+    if rows is not None:
+        entropy_M[rows] = vocabulary.entropy(logits_MV[rows])
+    return entropy_M
+
+
+def _margin(logits_MV: Tensor, vocabulary: Vocabulary, rows: Tensor | None) -> Tensor:
+    """Of each position's distribution in ``rows``, 0 elsewhere."""
+    margin_M = logits_MV.new_zeros(len(logits_MV))
+    if rows is not None:
+        margin_M[rows] = vocabulary.margin(logits_MV[rows])
+    return margin_M

@@ -13,7 +13,7 @@ from tests.engine.test_slots import MASK, TRAITS
 def spans(slots: list[int]) -> DecodeSpans:
     number, flag = np.zeros(len(slots), np.int64), np.zeros(len(slots), np.bool_)
     columns = {name: number for name in DecodeSpans.__slots__ if name.endswith("_N")}
-    flags = dict.fromkeys(("force_N", "first_only_N", "drawn_N", "deferred_N"), flag)
+    flags = dict.fromkeys(("force_N", "first_only_N", "drawn_N", "filtered_N", "deferred_N"), flag)
     return DecodeSpans(**(columns | flags | {"slot_N": np.array(slots)}), groups=())  # type: ignore[arg-type]
 
 

@@ -26,6 +26,7 @@ TRAITS = SlotTraits(
     max_steps=16,
     edits=False,
     drawn=False,
+    filtered=False,
     deferred=False,
     watched=False,
     transforms=0,

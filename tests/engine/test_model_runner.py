@@ -50,6 +50,20 @@ def test_banned_tokens_are_never_chosen(llada_folder: Path) -> None:
     assert not set(drive(engine, [request])["banned"].token_ids) & set(banned)
 
 
+def test_the_narrowest_filters_leave_the_argmax_and_only_those_who_ask_are_filtered(llada_folder: Path) -> None:
+    engine = load(llada_folder)
+    settings: dict[str, dict[str, Any]] = {
+        "greedy": {},
+        "top_k": {"temperature": 5.0, "top_k": 1},
+        "top_p": {"temperature": 5.0, "top_p": 1e-9},
+        "free": {"temperature": 5.0},
+    }
+    requests = [make_request(name, [5, 6, 7], max_tokens=12, seed=1, **one) for name, one in settings.items()]
+    found = {name: outcome.token_ids for name, outcome in drive(engine, requests).items()}
+    assert found["top_k"] == found["top_p"] == found["greedy"]
+    assert found["free"] != found["greedy"]
+
+
 def test_a_completion_never_holds_the_mask(llada_folder: Path) -> None:
     engine = load(llada_folder)
     hot = [

@@ -19,6 +19,7 @@ TRAITS = SlotTraits(
     max_steps=16,
     edits=False,
     drawn=False,
+    filtered=False,
     deferred=False,
     watched=False,
     transforms=0,

@@ -61,6 +61,7 @@ class SamplingCase(DirectCase):
             position_M=zeros_M,
             noise_M=zeros_M,
             sampled_confidence_M=zeros_M + 1,
+            filtered=torch.arange(count),
         )
         padded = Vocabulary(vocab_size + 1)
         proposal = draw(no_mask_MV, padded, vocab_size, drawing, propose(no_mask_MV, padded, vocab_size))

@@ -43,7 +43,9 @@ def whole(logits: Tensor) -> Vocabulary:
 
 def drawn(logits: Tensor, mask_token_id: int, settings: Drawing) -> Proposal:
     vocabulary = whole(logits)
-    return draw(logits, vocabulary, mask_token_id, settings, propose(logits, vocabulary, mask_token_id))
+    everywhere = torch.arange(len(logits))
+    proposal = propose(logits, vocabulary, mask_token_id)
+    return draw(logits, vocabulary, mask_token_id, settings, proposal, everywhere, everywhere)
 
 
 def drawing(count: int, **changes: float) -> Drawing:
@@ -57,7 +59,8 @@ def drawing(count: int, **changes: float) -> Drawing:
         if name != "position"
     }
     position = torch.arange(count) if "position" not in changes else torch.full((count,), int(changes["position"]))
-    return Drawing(**columns, position_M=position)
+    filtered = torch.arange(count) if values["top_k"] or values["top_p"] < 1 else None
+    return Drawing(**columns, position_M=position, filtered=filtered)
 
 
 def kept_by(logits: list[float], top_k: int, top_p: float) -> set[int]:
@@ -191,7 +194,8 @@ def test_rows_with_different_settings_do_not_disturb_each_other() -> None:
     ]
     separate = [drawn(logits[i : i + 1], MASK, drawing(1, position=i, **one)) for i, one in enumerate(settings)]
     parts = [drawing(1, position=i, **one) for i, one in enumerate(settings)]
-    mixed = Drawing(*(torch.cat([getattr(part, name) for part in parts]) for name in Drawing.__slots__))
+    names = [name for name in Drawing.__slots__ if name != "filtered"]
+    mixed = Drawing(*(torch.cat([getattr(part, name) for part in parts]) for name in names), torch.tensor([2, 3]))
     together = drawn(logits, MASK, mixed)
     for name in Proposal.__slots__:
         assert torch.equal(getattr(together, name), torch.cat([getattr(part, name) for part in separate])), name
@@ -287,6 +291,7 @@ def test_ranks_propose_draw_defer_and_rank_what_one_rank_does(count: int, mask: 
     settings.top_k_M[1::3] = 7
     settings.top_p_M[2::3] = 0.7
     settings.sampled_confidence_M[::2] = 1
+    settings = replace(settings, filtered=torch.arange(48)[torch.arange(48) % 3 > 0])
     deferred = listed(3, 30).repeat(48, 1)
     deferred[::2] = -1
 
@@ -294,7 +299,12 @@ def test_ranks_propose_draw_defer_and_rank_what_one_rank_does(count: int, mask: 
         proposal = propose(own, vocabulary, mask, torch.arange(0, 48, 2), torch.arange(5))
         assert proposal.ranked_MK.shape == (48, 0)
         proposal = replace(proposal, ranked_MK=rank_tokens(own, vocabulary, mask, 17))
-        return defer(own, vocabulary, draw(own, vocabulary, mask, settings, proposal), deferred)
+        return defer(
+            own,
+            vocabulary,
+            draw(own, vocabulary, mask, settings, proposal, torch.arange(9), torch.arange(48)),
+            deferred,
+        )
 
     expected, found = work(whole(logits), logits.clone()), proposal_of_ranks(count, work, logits)
     for name in ("tokens_M", "ranked_MK"):
