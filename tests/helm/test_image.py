@@ -1,14 +1,22 @@
-"""helm/Dockerfile and README's commands: what they name is there. Neither can be run here."""
+"""helm/Dockerfile and the documentation: what they name is there. Image and cluster cannot be run in a test."""
 
 from __future__ import annotations
 
 import re
 import tomllib
+from typing import Any
 
+import pytest
+
+from deployments.chart.pods import WorkerGroup
+from deployments.config import AppConfig
 from tests.helm.charts import CHART, ROOT, example, load_yaml, merged, render
 
 DOCKERFILE = (ROOT / "helm" / "Dockerfile").read_text()
 SECTION = (ROOT / "README.md").read_text().split("\n## On Kubernetes\n")[1].split("\n## ")[0]
+
+OPERATIONS = (ROOT / "helm" / "OPERATIONS.md").read_text()
+DESIGN = (ROOT / "helm" / "DESIGN.md").read_text()
 
 
 def test_the_image_holds_every_package_and_what_the_build_needs() -> None:
@@ -47,14 +55,25 @@ def test_readmes_installation_renders() -> None:
     assert {one["kind"] for one in render(values)} >= {"RayService", "Deployment"}
 
 
-def test_readmes_values_exist() -> None:
-    properties = load_yaml((CHART / "values.yaml").read_text())
-    names = [
-        name for row in re.findall(r"^\| (`.*?) \|", SECTION, re.MULTILINE) for name in re.findall(r"`([\w.]+)`", row)
-    ]
-    assert len(names) > 10
-    for name in names:
-        node = properties
-        for part in name.split("."):
-            assert part in node, name
+@pytest.mark.parametrize("text", [SECTION, OPERATIONS, DESIGN], ids=["README", "OPERATIONS", "DESIGN"])
+def test_values_that_the_documentation_names_exist(text: str) -> None:
+    values = load_yaml((CHART / "values.yaml").read_text())
+    values["app"] = AppConfig.model_fields
+    values["workerGroups"] = WorkerGroup.model_json_schema()["properties"]
+    quoted = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    names = [found[1] for one in quoted if (found := re.match(r"(\w+(?:\.\w+)+)(?=$|[: ])", one))]
+    known = [name.split(".") for name in names if name.split(".")[0] in values]
+    first_column = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]*) \|", SECTION, re.MULTILINE)))
+    assert known
+    assert first_column
+    for parts in [*known, *([name] for name in first_column)]:
+        node: Any = values
+        for part in parts:
+            assert part in node, parts
             node = node[part]
+
+
+def test_links_of_the_documentation_lead_somewhere() -> None:
+    for text, folder in ((SECTION, ROOT), (OPERATIONS, ROOT / "helm"), (DESIGN, ROOT / "helm")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (folder / target).exists(), target
