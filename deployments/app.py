@@ -59,10 +59,19 @@ def _engine(model: ModelConfig, config: AppConfig) -> Application:
         max_ongoing_requests=max(2 * _capacity(model, config), config.max_sequences) + 16,
         ray_actor_options={"num_cpus": model.num_cpus, "num_gpus": model.num_gpus},
         request_router_config={"request_router_class": "deployments.request_router:ChosenReplicaRouter"},
+        **_placement(model),
         **scaling,
         **_lifecycle(config),
     )
     return deployment.bind(model, config.experiments_of(model.id), config.logging, config.telemetry)
+
+
+def _placement(model: ModelConfig) -> dict[str, Any]:
+    """A placement group per replica where it has several ranks. It lives and dies with the replica."""
+    placement = model.placement()
+    if placement.world_size == 1:
+        return {}
+    return {"placement_group_bundles": placement.bundles, "placement_group_strategy": placement.strategy}
 
 
 def _capacity(model: ModelConfig, config: AppConfig) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 import engine
+from cluster.placement import GroupPlacement, PlacementStrategy
 from deployments.api_keys import ApiKeySource
 from deployments.autoscaling import AutoscalingSettings
 from deployments.experiments.config import ExperimentConfig
@@ -155,9 +156,24 @@ class ModelConfig(Settings):
     num_cpus: float = Field(
         default=0.5,
         ge=0,
-        description="CPU cores reserved per replica; also its compute threads (at least 1) unless engine.num_threads.",
+        description="CPU cores reserved per rank; also its compute threads (at least 1) unless engine.num_threads. A "
+        "replica is one rank unless engine.tensor_parallel_size or engine.expert_parallel_size make it more.",
     )
-    num_gpus: float = Field(default=0, ge=0, description="GPUs reserved per replica.")
+    num_gpus: float = Field(default=0, ge=0, description="GPUs reserved per rank.")
+    placement_strategy: PlacementStrategy = Field(
+        default="STRICT_PACK",
+        description="Where the ranks of a replica go: STRICT_PACK one node, PACK as few as possible, SPREAD as many as "
+        "possible, STRICT_SPREAD a node each.",
+    )
+    rank_timeout_s: float = Field(
+        default=10,
+        ge=1,
+        description="A rank for which another has waited so long, within a forward or for a heartbeat, is lost, and "
+        "the replica is replaced.",
+    )
+    rank_start_timeout_s: float = Field(
+        default=120, gt=0, description="How long a rank may take to start, and to answer while it loads."
+    )
 
     @model_validator(mode="after")
     def _check_path(self) -> ModelConfig:
@@ -173,9 +189,27 @@ class ModelConfig(Settings):
         _engine_config(value)
         return value
 
+    @model_validator(mode="after")
+    def _check_placement(self) -> ModelConfig:
+        try:
+            if self.engine:  # without settings an engine is one rank
+                self.placement()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
     def engine_config(self) -> EngineConfig:
         """The validated settings of the engine."""
         return _engine_config(self.engine)
+
+    def placement(self) -> GroupPlacement:
+        """What a replica reserves, over all its ranks."""
+        return GroupPlacement(
+            world_size=self.engine_config().layout.world_size,
+            num_cpus=self.num_cpus,
+            num_gpus=self.num_gpus,
+            strategy=self.placement_strategy,
+        )
 
     def checkpoint(self) -> Path:
         """The folder on this node."""

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
 
+from cluster.rank_worker import GroupSettings
+from cluster.worker_group import WorkerGroup
 from deployments.config import ModelConfig
 from deployments.experiments.config import ExperimentConfig, check_arms
 from deployments.identity import own_replica_id
@@ -53,8 +55,31 @@ class LoadLog:
             logger.info("loading %s: %d %% (%.2f GB/s)", self._model, 10 * tenths, rate)
 
 
+def start_ranks(model: ModelConfig) -> WorkerGroup | None:
+    """The other ranks of a sharded model, in the bundles of this replica's placement group."""
+    config = model.engine_config()
+    if config.layout.world_size == 1:
+        return None
+    settings = GroupSettings(
+        checkpoint=model.checkpoint(),
+        config=config,
+        num_threads=config.num_threads or max(int(model.num_cpus), 1),
+        timeout_s=model.rank_timeout_s,
+        start_timeout_s=model.rank_start_timeout_s,
+    )
+    return WorkerGroup(settings, model.placement())
+
+
+def load_engine(model: ModelConfig, ranks: WorkerGroup | None, telemetry: EngineTelemetry) -> LLMEngine:
+    """The engine of this process: all of it, or the leading rank."""
+    path, config, log = model.checkpoint(), model.engine_config(), LoadLog(model.id)
+    if ranks is None:
+        return LLMEngine.from_pretrained(path, config, log, telemetry=telemetry)
+    return LLMEngine.from_pretrained(path, config, log, ranks.ranks, ranks.lead, telemetry=telemetry)
+
+
 class EngineReplica:
-    """Owns an AsyncEngine.
+    """Owns an AsyncEngine, and the other ranks of a sharded model.
 
     Errors that concern the client are yielded as the last item, not raised: Serve would log a raised one as a failure
     of this replica. Closing ``generate`` aborts the sequence; its slot is free before the next step.
@@ -71,11 +96,11 @@ class EngineReplica:
         self.model = model
         self.tracing = start_tracing(telemetry or TelemetryConfig(), "engine", own_replica_id)
         self._tracer = self.tracing.tracer()
-        config = model.engine_config()
-        spans = EngineTelemetry(self.tracing.provider, config.layout.world_size)
-        self.engine = AsyncEngine(
-            LLMEngine.from_pretrained(model.checkpoint(), config, LoadLog(model.id), telemetry=spans)
-        )
+        self.ranks = start_ranks(model)
+        spans = EngineTelemetry(self.tracing.provider, model.engine_config().layout.world_size)
+        self.engine = AsyncEngine(load_engine(model, self.ranks, spans), followers=self.ranks)
+        if self.ranks is not None:
+            self.ranks.on_failure(self.engine.fail)
         self.default_strategy = self._strategy({})
         check_arms(experiments, self._strategy)
         self.engine.start()
@@ -116,8 +141,9 @@ class EngineReplica:
         return [StrategyPart(**part) for part in self.engine.describe_strategies()]  # type: ignore[arg-type]
 
     async def stats(self) -> dict[str, object]:
-        """The engine's counters, and whose they are."""
-        return {"replica": own_replica_id(), **asdict(self.engine.stats())}
+        """The engine's counters, and whose they are; of a sharded model also where its ranks run."""
+        ranks = [] if self.ranks is None else [asdict(info) for info in self.ranks.infos]
+        return {"replica": own_replica_id(), **asdict(self.engine.stats()), "ranks": ranks}
 
     async def metrics(self) -> list[Sample]:
         """What the engine measures, under this replica's name."""
@@ -126,7 +152,10 @@ class EngineReplica:
         return [sample.labelled(replica=replica) for sample in samples]
 
     def check_health(self) -> None:
-        """Raises when the engine's thread died or makes no progress; Serve then replaces this replica."""
+        """Raises when a rank is lost or the engine's thread died or makes no progress; Serve then replaces this
+        replica with all its ranks."""
+        if self.ranks is not None:
+            self.ranks.check()
         self.engine.check_health()
 
     async def health(self) -> None:

@@ -41,6 +41,12 @@ def serve(
     max_replicas: Annotated[
         int | None, typer.Option(help="Most replicas of each model; more start as the queue grows.", min=1)
     ] = None,
+    tp: Annotated[
+        int | None, typer.Option("--tp", help="Ranks that share attention and dense layers of each model.", min=1)
+    ] = None,
+    ep: Annotated[
+        int | None, typer.Option("--ep", help="Ranks that share the experts of each mixture-of-experts model.", min=1)
+    ] = None,
     host: Annotated[str, typer.Option(help="Address of the HTTP port; gRPC listens on every interface.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="HTTP port.", min=1, max=65535)] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC port (plain text, no TLS).", min=1, max=65535)] = 9000,
@@ -55,6 +61,7 @@ def serve(
     from deployments.logs.setup import set_up_command
 
     app_config = scaled(AppConfig.parse(read_settings(config, model or [], set_ or [])), min_replicas, max_replicas)
+    app_config = sharded(app_config, tp, ep)
     options = ServerOptions(
         host=host, http_port=port, grpc_port=grpc_port, ray_address=ray_address, log_to_driver=verbose
     )
@@ -114,6 +121,21 @@ def scaled(config: AppConfig, min_replicas: int | None, max_replicas: int | None
     settings = config.model_dump(exclude_unset=True)
     settings["models"] = [
         model.model_dump(exclude_unset=True) | {"autoscaling": _bounds(model, given)} for model in config.models
+    ]
+    return AppConfig.parse(settings)
+
+
+def sharded(config: AppConfig, tensor: int | None, expert: int | None) -> AppConfig:
+    """The settings with every model divided over so many ranks."""
+    from deployments.config import AppConfig
+
+    sizes = {"tensor_parallel_size": tensor, "expert_parallel_size": expert}
+    given = {name: size for name, size in sizes.items() if size is not None}
+    if not given:
+        return config
+    settings = config.model_dump(exclude_unset=True)
+    settings["models"] = [
+        model.model_dump(exclude_unset=True) | {"engine": model.engine | given} for model in config.models
     ]
     return AppConfig.parse(settings)
 

@@ -51,3 +51,14 @@ def test_a_port_that_is_in_use_is_named() -> None:
         with pytest.raises(ConfigError, match=rf"port {port} is in use.*--grpc-port"):
             check_port(port, "--grpc-port")
     check_port(port, "--grpc-port")
+
+
+def test_a_sharded_model_has_a_placement_group_per_replica() -> None:
+    engine = {"tensor_parallel_size": 2, "expert_parallel_size": 4}
+    model = {"id": "a", "path": "/x", "engine": engine, "num_cpus": 1, "placement_strategy": "PACK"}
+    app = build_app({"models": [model, {"id": "b", "path": "/y"}]})
+    _, _, engines = app._bound_deployment.init_args
+    config = engines["a"]._bound_deployment._replica_config
+    assert config.placement_group_bundles == [{"CPU": 1}] * 4
+    assert config.placement_group_strategy == "PACK"
+    assert engines["b"]._bound_deployment._replica_config.placement_group_bundles is None

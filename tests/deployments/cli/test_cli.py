@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from deployments.api_keys import KeyRing, load_keys
 from deployments.cli import app, main
 from deployments.cli.options import parse_knobs
-from deployments.cli.serve import next_steps, read_settings, scaled
+from deployments.cli.serve import next_steps, read_settings, scaled, sharded
 from deployments.config import EMBEDDED_MODELS, AppConfig
 from deployments.launch import ServerOptions
 from engine.errors import ConfigError, InvalidRequestError
@@ -191,6 +191,16 @@ def test_serve_bounds_the_replicas_of_every_model() -> None:
     assert (low.autoscaling.min_replicas, low.autoscaling.max_replicas) == (2, 2)
     with pytest.raises(ConfigError, match="exceeds"):
         scaled(config, 3, 2)
+
+
+def test_serve_divides_every_model() -> None:
+    config = AppConfig.parse({"models": ["lacuna-tiny-sdar", {"id": "m", "path": "/x", "engine": {"seed": 3}}]})
+    assert sharded(config, None, None) is config
+    first, second = (model.engine_config() for model in sharded(config, 2, 4).models)
+    assert (first.tensor_parallel_size, first.expert_parallel_size, first.seed) == (2, 4, 0)
+    assert (second.layout.world_size, second.seed) == (4, 3)
+    with pytest.raises(ConfigError, match="the larger must be a multiple of the smaller"):
+        sharded(config, 2, 3)
 
 
 def test_a_new_key_opens_what_its_entry_says() -> None:
