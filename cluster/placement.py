@@ -12,6 +12,9 @@ from typing import Literal
 
 from engine.errors import ConfigError
 
+ROUNDING = 1e-6
+"""Shares of a CPU are no whole numbers."""
+
 PlacementStrategy = Literal["STRICT_PACK", "PACK", "SPREAD", "STRICT_SPREAD"]
 """All ranks on one node; on as few as possible; on as many as possible; each on a node of its own."""
 
@@ -46,25 +49,37 @@ class GroupPlacement:
 
     def shortage(self, nodes: Sequence[Mapping[str, float]]) -> str | None:
         """What nodes with these resources lack to hold the ranks; None when they are enough."""
-        fits = sorted((self._fits(node) for node in nodes), reverse=True)
-        wanted = self.world_size
-        match self.strategy:
-            case "STRICT_PACK":
-                placed = max(fits, default=0)
-            case "STRICT_SPREAD":
-                placed = sum(fit > 0 for fit in fits)
-            case _:
-                placed = sum(fits)
+        wanted, placed = self.world_size, sum(self._counts(nodes))
         if placed >= wanted:
             return None
+        ranks = f"{wanted} ranks of {_text(self.bundle)} each do" if wanted > 1 else f"{_text(self.bundle)} does"
         return (
-            f"{wanted} ranks of {_text(self.bundle)} each do not fit {_WHERE[self.strategy]}: there is room for "
-            f"{placed}; missing: {_text(self.bundle, wanted - placed)}"
+            f"{ranks} not fit {_WHERE[self.strategy]}: there is room for {placed}; missing: "
+            f"{_text(self.bundle, wanted - placed)}"
         )
+
+    def reserve(self, nodes: Sequence[dict[str, float]]) -> None:
+        """Take what the ranks need away from nodes that have it."""
+        for node, count in zip(nodes, self._counts(nodes), strict=True):
+            for name, amount in self.bundle.items():
+                node[name] = node.get(name, 0) - count * amount
+
+    def _counts(self, nodes: Sequence[Mapping[str, float]]) -> list[int]:
+        """How many of the ranks each node gets, as few nodes as can be."""
+        fits = [self._fits(node) for node in nodes]
+        if self.strategy == "STRICT_PACK":
+            best = max(fits, default=0)
+            fits = [fit if index == fits.index(best) else 0 for index, fit in enumerate(fits)]
+        counts = [0] * len(nodes)
+        for index in sorted(range(len(nodes)), key=lambda index: -fits[index]):
+            most = 1 if self.strategy == "STRICT_SPREAD" else self.world_size
+            counts[index] = min(fits[index], most, self.world_size - sum(counts))
+        return counts
 
     def _fits(self, node: Mapping[str, float]) -> int:
         """Ranks that the node can hold."""
-        return int(min((node.get(name, 0) + 1e-6) // amount for name, amount in self.bundle.items()))
+        rooms = [int((node.get(name, 0) + ROUNDING) // amount) for name, amount in self.bundle.items()]
+        return min(rooms, default=self.world_size)
 
 
 _WHERE: Mapping[PlacementStrategy, str] = {

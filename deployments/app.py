@@ -35,6 +35,7 @@ def build_app(args: AppConfig | Mapping[str, object]) -> Application:
     config = AppConfig.parse(args)
     engines = {model.id: _engine(model, config) for model in config.models}
     capacities = {model.id: _capacity(model, config) for model in config.models}
+    placements = {model.id: model.placement() for model in config.models}
     router = serve.deployment(name="Router")(Router).options(
         max_ongoing_requests=MANY_REQUESTS,
         autoscaling_config=_router_metrics(config),
@@ -47,7 +48,7 @@ def build_app(args: AppConfig | Mapping[str, object]) -> Application:
         ray_actor_options={"num_cpus": 0},
         **_lifecycle(config),
     )
-    return ingress.bind(config, router.bind(config, capacities, engines), engines)
+    return ingress.bind(config, router.bind(config, capacities, placements, engines), engines)
 
 
 def _engine(model: ModelConfig, config: AppConfig) -> Application:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Any, NoReturn, TypeVar, cast
@@ -11,6 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
+from cluster.placement import GroupPlacement
 from deployments.messages import (
     Admission,
     AdmissionRequest,
@@ -21,6 +23,7 @@ from deployments.messages import (
     StrategyPart,
 )
 from deployments.metrics.spec import Sample
+from deployments.room import node_resources
 from engine.errors import EngineDeadError, LacunaError, OverloadedError, RequestAbortedError
 
 T = TypeVar("T")
@@ -86,6 +89,9 @@ class RouterHandle:
     async def asleep(self, model: str) -> bool:
         return bool(await _call(self._handle.asleep.remote(model)))
 
+    async def absence(self, model: str) -> str:
+        return str(await _call(self._handle.absence.remote(model)))
+
     async def metrics(self) -> Sequence[Sequence[Sample]]:
         return [await _call(self._handle.metrics.remote())]
 
@@ -109,12 +115,24 @@ async def metrics_of_all(handle: DeploymentHandle[Any]) -> Sequence[Sequence[Sam
 class EngineFleet:
     """The router's Fleet over Serve: asks every replica of a deployment."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], placement: GroupPlacement) -> None:
         self._handle = handle
+        self._placement = placement
 
     async def live(self) -> Sequence[str]:
         """Replicas that do not answer in time, or say that they are not well, do not count."""
         return [answer for answer in await ask_all(self._handle, "live") if isinstance(answer, str)]
+
+    async def absence(self) -> str:
+        """What the cluster's nodes lack for a replica, else what Serve says of the deployment."""
+        return await asyncio.to_thread(self._absence)
+
+    def _absence(self) -> str:
+        if shortage := self._placement.shortage(node_resources()):
+            return shortage
+        application = serve.status().applications.get(self._handle.app_name)
+        status = None if application is None else application.deployments.get(self._handle.deployment_name)
+        return "" if status is None else status.message
 
 
 class EngineHandle:

@@ -107,10 +107,12 @@ class HttpApi:
     async def health(self) -> Response:
         """GET /health: 200 when every model's engine makes progress, else 503 with the model's state."""
         models = self._service.model_ids
-        healthy = await asyncio.gather(*(self._service.healthy(model) for model in models))
-        states = {model: "ok" if good else "unavailable" for model, good in zip(models, healthy, strict=True)}
-        status = "ok" if all(healthy) else "unavailable"
-        return JSONResponse({"status": status, "models": states}, 200 if all(healthy) else 503)
+        ailments = await asyncio.gather(*(self._service.ailment(model) for model in models))
+        reasons = {model: ailment for model, ailment in zip(models, ailments, strict=True) if ailment}
+        states = {model: "unavailable" if model in reasons else "ok" for model in models}
+        if not reasons:
+            return JSONResponse({"status": "ok", "models": states})
+        return JSONResponse({"status": "unavailable", "models": states, "reasons": reasons}, 503)
 
     async def _answer(self, body: GenerationBody, job: Job, answer: AnswerFormat, caller: Caller) -> Response:
         """A whole or a streamed answer."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployments.config import AppConfig
+from deployments.room import StartWatch, check_room, node_resources
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,16 +47,21 @@ def check_port(port: int, option: str) -> None:
 
 
 @contextmanager
-def serving(config: AppConfig, options: ServerOptions) -> Iterator[None]:
-    """The application, ready to answer, until the block ends."""
+def serving(
+    config: AppConfig, options: ServerOptions, announce: Callable[[str], None] = logger.warning
+) -> Iterator[None]:
+    """The application, ready to answer, until the block ends. ``announce`` is told what the start waits for.
+
+    ConfigError when a Ray of its own, which cannot grow, has no room for the replicas.
+    """
     import ray
     from ray import serve
 
-    from deployments.app import GRPC_SERVICER_FUNCTIONS, build_app
+    from deployments.app import GRPC_SERVICER_FUNCTIONS
 
     own_cluster = not ray.is_initialized()
+    is_local = options.ray_address == "local"
     if own_cluster:
-        is_local = options.ray_address == "local"
         ray.init(
             address=options.ray_address,
             include_dashboard=False if is_local else None,
@@ -65,6 +71,8 @@ def serving(config: AppConfig, options: ServerOptions) -> Iterator[None]:
             _system_config={"worker_niceness": 0} if is_local else None,
         )
     try:
+        if own_cluster and is_local:
+            check_room(config, node_resources())
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": options.host, "port": options.http_port},
@@ -74,16 +82,8 @@ def serving(config: AppConfig, options: ServerOptions) -> Iterator[None]:
             },
             logging_config=config.logging.serve_options() | {"enable_access_log": True},
         )
-        if config.autoscales:
-            if not own_cluster and (others := set(serve.status().applications) - {APP_NAME}):
-                raise ConfigError(
-                    f"the cluster serves {', '.join(sorted(others))} too, which deploying an autoscaled application "
-                    "would end; use `serve deploy` with a file that lists all applications",
-                    "autoscaling",
-                )
-            deploy(config, APP_NAME, "/")
-        else:
-            serve.run(build_app(config), name=APP_NAME, route_prefix="/")
+        with StartWatch(config, APP_NAME, announce):
+            _start(config, own_cluster=own_cluster)
         yield
     finally:
         if own_cluster:
@@ -91,6 +91,29 @@ def serving(config: AppConfig, options: ServerOptions) -> Iterator[None]:
             ray.shutdown()
         else:
             serve.delete(APP_NAME)
+
+
+def _start(config: AppConfig, *, own_cluster: bool) -> None:
+    from ray import serve
+
+    from deployments.app import build_app
+
+    if not config.autoscales:
+        try:
+            serve.run(build_app(config), name=APP_NAME, route_prefix="/")
+        except RuntimeError as error:
+            status = _status(APP_NAME)
+            raise ConfigError(
+                f"the application could not be deployed: {error if status is None else status.message}"
+            ) from error
+        return
+    if not own_cluster and (others := set(serve.status().applications) - {APP_NAME}):
+        raise ConfigError(
+            f"the cluster serves {', '.join(sorted(others))} too, which deploying an autoscaled application "
+            "would end; use `serve deploy` with a file that lists all applications",
+            "autoscaling",
+        )
+    deploy(config, APP_NAME, "/")
 
 
 def application_config(config: AppConfig, name: str, route_prefix: str) -> dict[str, object]:

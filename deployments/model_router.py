@@ -30,6 +30,9 @@ class Fleet(Protocol):
     async def live(self) -> Sequence[str]:
         """Ids of the replicas that answer and are healthy; LacunaError where that cannot be known now."""
 
+    async def absence(self) -> str:
+        """Why no replica runs, as far as is known: what the cluster lacks, or how the start has failed."""
+
 
 class ModelRouter:
     """Owns the queue and the placement of one model, and the task that watches its replicas.
@@ -91,6 +94,13 @@ class ModelRouter:
     def asleep(self) -> bool:
         """No replica runs, and none is wanted: the first request wakes one."""
         return not self._pool.replicas and self.wanted_replicas == 0
+
+    async def absence(self) -> str:
+        """A sentence about a model of which no replica runs; nothing while one does."""
+        if self._pool.replicas:
+            return ""
+        reason = await self._fleet.absence()
+        return f" No replica of the model runs: {reason}" if reason else " No replica of the model runs."
 
     def watch(self) -> None:
         """Keep looking after replicas and leases; needs a running event loop."""
@@ -160,15 +170,16 @@ class ModelRouter:
         await asyncio.wait({admitted}, timeout=patience_s)
         if admitted.done():
             return admitted.result()
+        absence = await self.absence()
         if patience_s < entry.deadline - entry.arrived:
             self._queue.refused["queue_timeout"] += 1
             raise DeadlineExceededError(
                 f"The request waited {patience_s:g} s for its turn, which is the server's queue_timeout_s; "
-                "try again later.",
+                f"try again later.{absence}",
                 "queue_timeout_s",
             )
         self._queue.refused["deadline"] += 1
-        raise DeadlineExceededError("The request's time passed while it waited for its turn.", "timeout_ms")
+        raise DeadlineExceededError(f"The request's time passed while it waited for its turn.{absence}", "timeout_ms")
 
     def _wake(self, keys: Sequence[str]) -> None:
         """Place the requests that may start and tell their callers."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from cluster.placement import GroupPlacement
 from deployments.admission import QueueLimits
 from deployments.autoscaling import metric_name
 from deployments.config import AppConfig, deployment_name
@@ -30,13 +31,17 @@ class Router:
     """
 
     def __init__(
-        self, config: AppConfig, capacities: Mapping[str, int], engines: Mapping[str, DeploymentHandle[Any]]
+        self,
+        config: AppConfig,
+        capacities: Mapping[str, int],
+        placements: Mapping[str, GroupPlacement],
+        engines: Mapping[str, DeploymentHandle[Any]],
     ) -> None:
-        """``capacities``: sequences that one replica of a model is given at once."""
+        """``capacities``: sequences that one replica of a model is given at once; ``placements``: what it reserves."""
         set_up_replica(config.logging, "router")
         self._tracing = start_tracing(config.telemetry, "router", own_replica_id)
         self._tracer = self._tracing.tracer()
-        fleets = {model: EngineFleet(handle) for model, handle in engines.items()}
+        fleets = {model: EngineFleet(handle, placements[model]) for model, handle in engines.items()}
         self._models = model_routers(config, capacities, fleets)
 
     async def admit(self, request: AdmissionRequest) -> Admission | LacunaError:
@@ -61,6 +66,10 @@ class Router:
         router = self._models[model]
         router.watch()
         return router.asleep
+
+    async def absence(self, model: str) -> str:
+        """Why no replica of the model runs; nothing while one does."""
+        return await self._models[model].absence()
 
     async def metrics(self) -> list[Sample]:
         """The samples of all models."""

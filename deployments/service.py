@@ -61,6 +61,9 @@ class RouterClient(Protocol):
     async def asleep(self, model: str) -> bool:
         """Whether the model has no replica because nobody asks for it."""
 
+    async def absence(self, model: str) -> str:
+        """Why no replica of the model runs; nothing while one does."""
+
     async def metrics(self) -> Sequence[Sequence[Sample]]:
         """What it measures of every model, as one set of samples."""
 
@@ -169,15 +172,27 @@ class GenerationService:
 
     async def healthy(self, model: str) -> bool:
         """Whether the model's engine answers and makes progress, or sleeps until somebody asks for it."""
+        return await self.ailment(model) is None
+
+    async def ailment(self, model: str) -> str | None:
+        """Why the model is not healthy; None when it is."""
         engine = self._engine(model)
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 if not await self._router.asleep(model):
                     await engine.health()
         except (LacunaError, TimeoutError) as error:
-            logger.warning("model %s is not healthy: %s", model, error)
-            return False
-        return True
+            reason = await self._absence(model) or str(error) or f"no answer within {HEALTH_TIMEOUT_S:g} s"
+            logger.warning("model %s is not healthy: %s", model, reason)
+            return reason
+        return None
+
+    async def _absence(self, model: str) -> str:
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                return (await self._router.absence(model)).strip()
+        except (LacunaError, TimeoutError):
+            return "the router does not answer"
 
     def unknown_model(self, model: str) -> ModelNotFoundError:
         """The error for a model that is not served, with those that are."""

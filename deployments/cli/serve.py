@@ -74,7 +74,7 @@ def serve(
     set_up_command(app_config.logging)
     tell = _teller(app_config)
     tell(f"Starting Ray and {names} (about half a minute) ...")
-    with serving(app_config, options):
+    with serving(app_config, options, tell):
         tell(next_steps(app_config, options))
         stopped.wait()
         tell("Stopping ...")

@@ -145,3 +145,4 @@ class StrategyList(_Answer):
 class HealthAnswer(_Answer):
     status: Literal["ok", "unavailable"]
     models: dict[str, Literal["ok", "unavailable"]]
+    reasons: dict[str, str] = {}

@@ -91,3 +91,17 @@ def test_a_missing_gpu_is_named() -> None:
     assert shortage is not None
     assert shortage.endswith("missing: 1 CPU and 1 GPU")
     assert placement(1, num_cpus=0.1).shortage([{"CPU": 0.1}]) is None
+
+
+@pytest.mark.parametrize(
+    ("strategy", "left"),
+    [("STRICT_PACK", [4, 2, 4]), ("PACK", [4, 2, 4]), ("STRICT_SPREAD", [2, 6, 2]), ("SPREAD", [4, 2, 4])],
+)
+def test_what_is_reserved_is_gone(strategy: Any, left: list[float]) -> None:
+    nodes = [{"CPU": 4.0}, {"CPU": 8.0}, {"CPU": 4.0}]
+    placement(3, strategy=strategy).reserve(nodes)
+    assert [node["CPU"] for node in nodes] == left
+
+
+def test_a_rank_that_reserves_nothing_fits_anywhere() -> None:
+    assert placement(1, num_cpus=0).shortage([{}]) is None

@@ -58,6 +58,7 @@ class FakeRouter:
         self.outcomes: list[SequenceOutcome] = []
         self.lost: list[str] = []
         self.sleeping = False
+        self.missing = ""
 
     async def admit(self, request: AdmissionRequest) -> Admission:
         if self.never:
@@ -75,6 +76,9 @@ class FakeRouter:
         self.outcomes += outcomes
         if key:
             self.released.append(key)
+
+    async def absence(self, model: str) -> str:
+        return self.missing
 
     async def asleep(self, model: str) -> bool:
         return self.sleeping
@@ -215,12 +219,16 @@ class FakeFleet:
         self.ids: Sequence[str] = ids
         self.error: LacunaError | None = None
         self.asked = 0
+        self.reason = ""
 
     async def live(self) -> Sequence[str]:
         self.asked += 1
         if self.error is not None:
             raise self.error
         return tuple(self.ids)
+
+    async def absence(self) -> str:
+        return self.reason
 
 
 def metered(

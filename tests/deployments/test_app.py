@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from cluster.placement import GroupPlacement
 from deployments.app import build_app, deployment_name
 from deployments.launch import check_port
 from engine.errors import ConfigError
@@ -21,7 +22,9 @@ def test_the_application_has_one_engine_per_model() -> None:
     config, router, engines = app._bound_deployment.init_args
     assert sorted(engines) == ["a", "b/c"]
     assert engines["b/c"]._bound_deployment.name == "EngineReplica-b--c" == deployment_name("b/c")
-    assert router._bound_deployment.init_args == (config, {"a": 20, "b/c": 20}, engines)
+    placement = GroupPlacement(world_size=1, num_cpus=0.5)
+    placements = {"a": placement, "b/c": placement}
+    assert router._bound_deployment.init_args == (config, {"a": 20, "b/c": 20}, placements, engines)
 
 
 def test_capacity_counts_slots_of_a_replica() -> None:

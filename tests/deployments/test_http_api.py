@@ -293,3 +293,12 @@ async def test_a_dead_engine_shows_in_health() -> None:
         response = await client.get("/health")
     assert response.status_code == 503
     assert response.json()["models"] == {"fake": "ok", "dead": "unavailable"}
+    assert response.json()["reasons"] == {"dead": "stuck"}
+
+
+async def test_health_says_why_no_replica_runs() -> None:
+    router = FakeRouter()
+    router.missing = " No replica of the model runs: 1 GPU is missing"
+    async with http_client(AppConfig(), FakeEngine(unhealthy=EngineDeadError("gone")), router) as client:
+        answer = (await client.get("/health")).json()
+    assert answer["reasons"] == {"fake": "No replica of the model runs: 1 GPU is missing"}

@@ -152,6 +152,14 @@ async def test_waiting_ends_with_the_servers_patience(fleet: FakeFleet) -> None:
     await router.close()
 
 
+async def test_waiting_in_vain_says_why_no_replica_runs(fleet: FakeFleet) -> None:
+    fleet.ids, fleet.reason = (), "2 ranks of 1 CPU each do not fit"
+    router = router_of(fleet, queue_timeout_s=0.05)
+    with pytest.raises(DeadlineExceededError, match=r"later\. No replica of the model runs: 2 ranks of 1 CPU each do"):
+        await router.admit(ask("a"))
+    await router.close()
+
+
 async def test_a_lost_ingress_does_not_hold_its_place(router: ModelRouter) -> None:
     await router.admit(ask("lost", timeout_s=0.05))
     assert (await asyncio.wait_for(router.admit(ask("next")), 2)).replicas == ("x",)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cluster.placement import GroupPlacement
 from deployments import router as router_module
 from deployments.config import AppConfig
 from deployments.messages import AdmissionRequest
@@ -34,9 +35,10 @@ def ask(key: str, model: str = "m") -> AdmissionRequest:
 
 @pytest.fixture
 async def router(monkeypatch: pytest.MonkeyPatch) -> Router:
-    monkeypatch.setattr(router_module, "EngineFleet", lambda fleet: fleet)
+    monkeypatch.setattr(router_module, "EngineFleet", lambda fleet, _: fleet)
+    placement = GroupPlacement(world_size=1, num_cpus=1)
     fleets: Any = {"m": FakeFleet(["x"]), "other": FakeFleet(["y"])}
-    return Router(CONFIG, {"m": 1, "other": 1}, fleets)
+    return Router(CONFIG, {"m": 1, "other": 1}, dict.fromkeys(fleets, placement), fleets)
 
 
 async def test_models_do_not_share_places(router: Router) -> None:
