@@ -1,28 +1,25 @@
 """A Ray cluster on one machine whose nodes come and go with the demand: Ray's own node autoscaler over its fake nodes.
 
-What cannot be placed on the head (an engine replica, above all) makes the autoscaler start a node, and a node that has
-been idle for a while is ended, as on a cloud.
-
-python -m cluster.elastic --max-nodes 2     # then: lacuna serve --ray-address <the printed address> --min-replicas 0
+What cannot be placed (an engine replica, above all) makes the autoscaler start a node, and a node that has been idle
+for a while is ended, as on a cloud. ``python -m cluster.local --max-nodes 3`` runs one.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ray.util import get_node_ip_address
+
+from cluster.nodes import NodeShape, free_port, read_state
 
 HEAD_NODE_ID = "f" * 51 + "00000"
 """Ray's fake nodes have ids of this form."""
@@ -41,11 +38,13 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 10.0
 
 
-def autoscaling_config(address: str, max_nodes: int, cpus_per_node: float, idle_s: float) -> dict[str, object]:
-    """A cluster configuration: a head that takes no work, and up to ``max_nodes`` others."""
+def autoscaling_config(
+    address: str, num_nodes: int, max_nodes: int, shape: NodeShape, idle_s: float
+) -> dict[str, object]:
+    """A cluster configuration: a head, ``num_nodes - 1`` others, and more of them up to ``max_nodes`` in all."""
     return {
         "cluster_name": "elastic",
-        "max_workers": max_nodes,
+        "max_workers": max_nodes - 1,
         "idle_timeout_minutes": idle_s / 60,
         "upscaling_speed": 1.0,
         "provider": {
@@ -66,50 +65,55 @@ def autoscaling_config(address: str, max_nodes: int, cpus_per_node: float, idle_
         **{f"{name}_commands": [] for name in COMMANDS},
         "head_node_type": "ray.head.default",
         "available_node_types": {
-            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "ray.head.default": {"resources": _resources(shape.of_head()), "node_config": {}, "max_workers": 0},
             "worker": {
-                "resources": {"CPU": cpus_per_node},
+                "resources": _resources(shape),
                 "node_config": {},
-                "min_workers": 0,
-                "max_workers": max_nodes,
+                "min_workers": num_nodes - 1,
+                "max_workers": max_nodes - 1,
             },
         },
     }
 
 
 @contextmanager
-def elastic_cluster(max_nodes: int = 2, cpus_per_node: float = 1, idle_s: float = 60) -> Iterator[str]:
-    """The address of a cluster that ends with the block. It touches no other Ray of this machine."""
-    if max_nodes < 1:
-        raise ValueError(f"max_nodes must be at least 1, got {max_nodes}")
-    port = _free_port()
+def elastic_cluster(
+    num_nodes: int = 1,
+    max_nodes: int = 2,
+    shape: NodeShape | None = None,
+    idle_s: float = 60,
+    dashboard_port: int | None = None,
+) -> Iterator[str]:
+    """The address of a cluster that ends with the block. Numbers of nodes include the head; ``num_nodes`` are there
+    when the block begins. It touches no other Ray of this machine. RuntimeError when it does not start."""
+    if not 1 <= num_nodes < max_nodes:
+        raise ValueError(f"max_nodes must be more than num_nodes, and that at least 1, got {max_nodes} and {num_nodes}")
+    shape = shape or NodeShape()
+    port = free_port()
     address = f"{get_node_ip_address()}:{port}"  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory(prefix="lacuna-elastic-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "cluster.json"
-        path.write_text(json.dumps(autoscaling_config(address, max_nodes, cpus_per_node, idle_s)), encoding="utf-8")
-        command = [
-            str(Path(sys.executable).parent / "ray"),
-            "start",
-            "--head",
-            "--block",
-            f"--port={port}",
-            "--num-cpus=0",
-            "--include-dashboard=false",
-            f"--autoscaling-config={path}",
-        ]
-        with (Path(folder) / "head.log").open("w") as log:
+        path, log_path = Path(folder) / "cluster.json", Path(folder) / "head.log"
+        path.write_text(json.dumps(autoscaling_config(address, num_nodes, max_nodes, shape, idle_s)), encoding="utf-8")
+        command = _head_command(port, path, shape.of_head(), dashboard_port)
+        with log_path.open("w") as log:
             head = subprocess.Popen(command, env=_environment(), stdout=log, stderr=log, start_new_session=True)
             try:
-                _wait_until_up(head, address, Path(folder) / "head.log")
+                _wait_until_up(head, address, num_nodes, log_path)
                 yield address
             finally:
                 _stop(head)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _resources(shape: NodeShape) -> dict[str, float]:
+    return {"CPU": shape.cpus, **shape.resources}
+
+
+def _head_command(port: int, config: Path, head: NodeShape, dashboard_port: int | None) -> list[str]:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
+    command += [f"--num-cpus={head.cpus}", f"--resources={json.dumps(dict(head.resources))}"]
+    command += [f"--include-dashboard={'false' if dashboard_port is None else 'true'}"]
+    command += [] if dashboard_port is None else [f"--dashboard-port={dashboard_port}"]
+    return [*command, f"--autoscaling-config={config}"]
 
 
 def _environment() -> dict[str, str]:
@@ -125,9 +129,9 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _wait_until_up(head: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def _wait_until_up(head: subprocess.Popen[bytes], address: str, num_nodes: int, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while "Ray runtime started" not in log.read_text(errors="replace"):
+    while "Ray runtime started" not in log.read_text(errors="replace") or read_state(address).nodes < num_nodes:
         if head.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"the cluster at {address} did not start: {log.read_text(errors='replace')}")
         time.sleep(0.2)
@@ -143,24 +147,3 @@ def _stop(head: subprocess.Popen[bytes]) -> None:
             continue
         except ProcessLookupError:
             return
-
-
-def main() -> None:
-    """Run a cluster until interrupted."""
-    parser = argparse.ArgumentParser(description="A Ray cluster on this machine whose nodes follow the demand.")
-    parser.add_argument("--max-nodes", type=int, default=2, help="most nodes beside the head (default: 2)")
-    parser.add_argument("--cpus", type=float, default=1, help="CPU cores that each node offers (default: 1)")
-    parser.add_argument("--idle", type=float, default=60, help="seconds until an idle node is ended (default: 60)")
-    arguments = parser.parse_args()
-    if arguments.max_nodes < 1:
-        parser.error("--max-nodes must be at least 1")
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    with elastic_cluster(arguments.max_nodes, arguments.cpus, arguments.idle) as address:
-        print(f"elastic cluster at {address}\nTry: lacuna serve --ray-address {address} --min-replicas 0", flush=True)
-        stopped.wait()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,21 +1,25 @@
-"""`lacuna serve` on a cluster whose nodes follow the demand: a request wakes a replica, which has no place, which makes
-the node autoscaler start a node; when nobody asks any more, both go."""
+"""`lacuna serve` on a cluster of `python -m cluster.local` whose nodes follow the demand: a request wakes a replica,
+which has no place, which makes the node autoscaler start a node; when nobody asks any more, both go."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import queue
+import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from cluster.elastic import elastic_cluster
 from deployments.config import EMBEDDED_MODELS
 from tests.e2e.conftest import BIN, ROOT, running
+from tests.helpers.processes import alive, descendants
 from tests.ports import free_port
 
 MODEL = {
@@ -29,41 +33,50 @@ MODEL = {
         "look_back_s": 2,
     },
 }
-COUNT_NODES = """
-import sys, time, ray
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-while True:
-    print("nodes:", sum(node["Alive"] for node in ray.nodes()), flush=True)
-    time.sleep(0.5)
-"""
 
 
-class NodeCounter:
-    """How many nodes the cluster has, from a process that asks all the time."""
+class LocalCluster:
+    """The command, and what it says of its nodes."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+        self.process = process
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def wait_for(self, count: int, timeout_s: float) -> None:
+    def wait_for(self, pattern: str, timeout_s: float) -> re.Match[str]:
+        """The next line that matches."""
         deadline = time.monotonic() + timeout_s
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if not line.startswith("nodes:"):
-                continue  # Ray's own messages
-            if int(line.removeprefix("nodes:")) == count:
-                return
-            assert time.monotonic() < deadline, f"{line.strip()} after {timeout_s} s, not {count}"
-        pytest.fail("the cluster does not answer")
+        seen = []
+        while True:
+            try:
+                seen.append(self._lines.get(timeout=max(deadline - time.monotonic(), 0.0)))
+            except queue.Empty:
+                pytest.fail(f"no line like {pattern!r} within {timeout_s} s, but:\n{''.join(seen)}")
+            if found := re.search(pattern, seen[-1]):
+                return found
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
 
 
 @contextlib.contextmanager
-def counting_nodes(address: str) -> Iterator[NodeCounter]:
-    command = [sys.executable, "-c", COUNT_NODES, address]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+def local_cluster(*options: str) -> Iterator[LocalCluster]:
+    command = [sys.executable, "-m", "cluster.local", *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
-            yield NodeCounter(process)
+            yield LocalCluster(process)
         finally:
-            process.kill()
+            started = descendants(process.pid)
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+    assert process.returncode == 0
+    assert started, "the cluster ran until it was interrupted"
+    deadline = time.monotonic() + 10
+    while (left := alive(started)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
 
 
 @pytest.mark.timeout(400)
@@ -72,16 +85,18 @@ def test_a_request_makes_a_node_come_and_silence_makes_it_go(monkeypatch: pytest
     ports = ["--port", str(http_port := free_port()), "--grpc-port", str(free_port())]
     settings = ["--set", f"models={json.dumps([MODEL])}", "--set", "keepalive_s=1"]
     settings += ["--set", "graceful_shutdown_timeout_s=2"]
-    with elastic_cluster(max_nodes=1, cpus_per_node=1, idle_s=6) as address, counting_nodes(address) as nodes:
+    with local_cluster("--nodes", "1", "--max-nodes", "2", "--idle-head", "--idle", "6") as cluster:
+        address = cluster.wait_for(r"Try: lacuna serve --ray-address (\S+) --min-replicas 0 --max-replicas 1$", 90)[1]
         command = [str(BIN / "lacuna"), "serve", "--ray-address", address, *ports, *settings]
         with running(command, ready="Press Ctrl-C"):
-            nodes.wait_for(1, 20)
+            cluster.wait_for("nodes: 1, waiting for room: 0", 20)
             lines = streamed_lines(f"http://127.0.0.1:{http_port}")
+            cluster.wait_for("nodes: 1, waiting for room: [1-9]", 1)
+            cluster.wait_for("nodes: 2, waiting for room: 0", 10)
             first_data = next(index for index, line in enumerate(lines) if line.startswith("data: "))
             assert ": keep-alive" in lines[:first_data], "the client hears of the server while the node starts"
             assert lines[-1] == "data: [DONE]"
-            nodes.wait_for(2, 20)
-            nodes.wait_for(1, 90)
+            cluster.wait_for("nodes: 1, waiting for room: 0", 90)
 
 
 def streamed_lines(base_url: str) -> list[str]:
