@@ -46,10 +46,16 @@ class Capture(logging.Handler):
         return [json.loads(line) for line in self.lines]
 
 
-@pytest.fixture(params=[False, True], ids=["quiet", "log_prompts"])
-def config(request: pytest.FixtureRequest) -> AppConfig:
+@pytest.fixture
+def log_prompts() -> bool:
+    """Tests of the option parametrize it."""
+    return False
+
+
+@pytest.fixture
+def config(log_prompts: bool) -> AppConfig:
     return AppConfig.parse(
-        {"models": "fake=/x", "logging": {"log_format": "json", "log_prompts": request.param, "level": "DEBUG"}}
+        {"models": "fake=/x", "logging": {"log_format": "json", "log_prompts": log_prompts, "level": "DEBUG"}}
     )
 
 
@@ -92,7 +98,10 @@ ENGINES: dict[str, tuple[FakeEngine, int]] = {
 }
 
 
-@pytest.mark.parametrize(("path", "body", "status"), REQUESTS)
+@pytest.mark.parametrize(
+    ("log_prompts", "path", "body", "status"),
+    [(False, *one) for one in REQUESTS] + [(True, *one) for one in REQUESTS[:4]],
+)
 async def test_an_answered_request_is_one_line(
     config: AppConfig, log: Capture, path: str, body: dict[str, Any], status: int
 ) -> None:
@@ -157,6 +166,7 @@ class Context:
         return self.metadata
 
 
+@pytest.mark.parametrize("log_prompts", [False, True])
 @pytest.mark.parametrize("engine", [FakeEngine([ANSWER, "b"]), Broken([ANSWER, "b"])])
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_every_rpc_is_one_line(config: AppConfig, log: Capture, engine: FakeEngine, streamed: bool) -> None:
