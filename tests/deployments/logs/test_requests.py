@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import pytest
+from opentelemetry.trace import SpanKind
 
 from deployments import replay
 from deployments.api_keys import ApiKey, KeyRing, digest
@@ -18,6 +19,8 @@ from deployments.grpc_service import GrpcApi
 from deployments.logs.config import LogConfig
 from deployments.logs.setup import lines_of
 from deployments.messages import GenerateCall, Increment
+from deployments.telemetry.jobs import JobSpans
+from deployments.telemetry.tracing import Pipeline, Tracing
 from engine.async_engine import AsyncEngine
 from engine.errors import EngineDeadError, InvalidRequestError
 from engine.sampling_params import SamplingParams
@@ -25,6 +28,7 @@ from engine.sequence import GenerationRequest
 from protos import generation_pb2 as pb
 from tests.deployments.fakes import FakeEngine, FakeRouter, http_client, metered
 from tests.helpers.engines import ScriptedExecutor, scripted
+from tests.helpers.traces import Recorder, span_id, trace_id
 
 CANARY = "canary-7f3a"
 ANSWER = "answer-b81c"
@@ -211,3 +215,23 @@ async def test_an_engine_that_fails_is_told_with_its_reason_and_no_text(config: 
     (line,) = [one for one in log.loaded() if one["logger"] == "engine.async_engine"]
     assert "RuntimeError: the device is gone" in line["exception"]
     assert CANARY not in "\n".join(log.lines)
+
+
+@pytest.mark.parametrize("transport", ["http", "http-stream", "http-refused", "grpc", "grpc-stream"])
+async def test_the_line_names_the_trace(config: AppConfig, log: Capture, transport: str) -> None:
+    recorder = Recorder()
+    tracing = Tracing(Pipeline(recorder.provider, recorder.exporter))
+    if transport.startswith("http"):
+        body = BODY | {"stream": transport == "http-stream"} | ({CANARY: 1} if transport == "http-refused" else {})
+        async with http_client(config, FakeEngine(), tracing=tracing) as client:
+            await client.post("/v1/completions", json=body)
+    else:
+        api = GrpcApi(metered(FakeEngine(), None, JobSpans(tracing.tracer())), config, KeyRing([]), tracing)
+        request = pb.GenerateRequest(model="fake", text=CANARY, sampling=pb.Sampling(max_tokens=4))
+        if transport == "grpc":
+            await api.generate(request, Context())
+        else:
+            _ = [one async for one in api.generate_stream(request, Context())]
+    (line,) = [one for one in log.loaded() if one["logger"] == "deployments.logs.access"]
+    (server,) = [span for span in recorder.exporter.get_finished_spans() if span.kind is SpanKind.SERVER]
+    assert (line["trace_id"], line["span_id"]) == (f"{trace_id(server):032x}", f"{span_id(server):016x}")
