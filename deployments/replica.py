@@ -89,10 +89,10 @@ class EngineReplica:
         self,
         model: ModelConfig,
         experiments: Sequence[ExperimentConfig] = (),
-        logging_: LogConfig | None = None,
+        logs: LogConfig | None = None,
         telemetry: TelemetryConfig | None = None,
     ) -> None:
-        set_up_replica(logging_ or LogConfig(), "engine", model.id)
+        set_up_replica(logs or LogConfig(), "engine", model.id)
         self.model = model
         self.tracing = start_tracing(telemetry or TelemetryConfig(), "engine", own_replica_id)
         self._tracer = self.tracing.tracer()

@@ -9,11 +9,22 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from deployments.logs.request_log import current
+from deployments.logs.request_log import RequestLog, current
 from deployments.telemetry import current_ids
 
 OWN_LOGGERS = ("deployments", "engine", "cluster")
+STAMP = "lacuna_stamp"
 WITHHELD = "(text withheld, see log_prompts)"
+
+
+class RequestStamp(logging.Filter):
+    """Notes on each record which request and trace it is about, in the task that logs it: a handler may keep records
+    for a while before it writes them, as Serve's does where it is set up for throughput."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not hasattr(record, STAMP):
+            setattr(record, STAMP, (current(), current_ids()))
+        return True
 
 
 class Lines(logging.Formatter):
@@ -31,7 +42,8 @@ class Lines(logging.Formatter):
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
         """The line's fields in their order."""
-        log = current()
+        log, ids = _stamp(record)
+        ids = ids or (log.trace_ids if log else None)
         fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -41,7 +53,7 @@ class Lines(logging.Formatter):
         }
         if request_id := log.request_id if log else getattr(record, "request_id", ""):
             fields["request_id"] = request_id
-        if ids := current_ids() or (log.trace_ids if log else None):
+        if ids:
             fields["trace_id"], fields["span_id"] = ids
         fields |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[1] is not None:
@@ -49,7 +61,7 @@ class Lines(logging.Formatter):
         return fields
 
     def _may_tell(self, record: logging.LogRecord) -> bool:
-        return self._shows_texts or (current() is None and _is_own(record))
+        return self._shows_texts or (_stamp(record)[0] is None and _is_own(record))
 
     def _message(self, record: logging.LogRecord) -> str:
         """asyncio describes the failed task from the second line on, with its exception's text."""
@@ -77,6 +89,13 @@ class TextLines(Lines):
         parts += [f"{name}={value}" for name, value in fields.items() if name not in (*self.HEAD, *self.LEFT_OUT)]
         line = " ".join(parts)
         return f"{line}\n{fields['exception']}" if "exception" in fields else line
+
+
+def _stamp(record: logging.LogRecord) -> tuple[RequestLog | None, tuple[str, str] | None]:
+    """The request and the trace ids of a record."""
+    stamp: tuple[RequestLog | None, tuple[str, str] | None]
+    stamp = getattr(record, STAMP, None) or (current(), current_ids())
+    return stamp
 
 
 def _is_own(record: logging.LogRecord) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from logging.handlers import MemoryHandler
 
 from deployments.logs.config import LogConfig
-from deployments.logs.formats import OWN_LOGGERS, JsonLines, Lines, TextLines
+from deployments.logs.formats import OWN_LOGGERS, JsonLines, Lines, RequestStamp, TextLines
 
 SERVE_LOGGER = "ray.serve"
 
@@ -47,6 +47,7 @@ def install(config: LogConfig, identity: Mapping[str, str], handlers: list[loggi
     root = logging.getLogger()
     for handler in handlers:
         handler.setFormatter(lines)
+        handler.addFilter(RequestStamp())
         if isinstance(handler, MemoryHandler) and handler.target is not None:
             handler.target.setFormatter(lines)
         if handler not in root.handlers:

@@ -14,6 +14,7 @@ from deployments.app import build_app
 from deployments.cli.serve import _teller
 from deployments.config import AppConfig
 from deployments.logs.config import LogConfig
+from deployments.logs.request_log import RequestLog, begin, end
 from deployments.logs.setup import install, set_up_command, set_up_replica
 
 JSON = LogConfig(log_format="json", level="WARNING")
@@ -50,6 +51,20 @@ def test_a_replica_writes_everything_through_serves_handlers() -> None:
     lines = [json.loads(line) for line in text.getvalue().splitlines()]
     assert [line["message"] for line in lines] == ["ours", "Serve's", "a library's"], "each once"
     assert {line["component"] for line in lines} == {"engine"}
+
+
+def test_lines_that_are_kept_for_a_while_name_their_own_request() -> None:
+    text = io.StringIO()
+    handler = MemoryHandler(100, target=logging.StreamHandler(text))
+    install(JSON, {}, [handler])
+    for number in range(3):
+        token = begin(RequestLog(f"req-{number}"))
+        logging.getLogger("engine").warning("busy")
+        end(token)
+    assert text.getvalue() == ""
+    handler.flush()
+    lines = [json.loads(line) for line in text.getvalue().splitlines()]
+    assert [line["request_id"] for line in lines] == ["req-0", "req-1", "req-2"]
 
 
 def test_outside_of_serve_nothing_changes() -> None:
