@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 os.environ["RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] = "0.5"  # Serve reads it while it is imported
+os.environ["OTEL_BSP_SCHEDULE_DELAY"] = "200"  # milliseconds after which the service's processes send their spans
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's modules warn about deprecated pydantic while they are imported
@@ -26,6 +27,7 @@ from deployments.app import deployment_name
 from deployments.config import EMBEDDED_MODELS, AppConfig
 from deployments.launch import APP_NAME, ServerOptions, serving
 from protos import generation_pb2_grpc
+from tests.helpers.collector import Collector, grpc_collector
 from tests.ports import free_port
 
 SLOTS = 16
@@ -74,7 +76,14 @@ class Service:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def collector() -> Iterator[Collector]:
+    """Where the service sends its traces: those that a client asks for, all others are not sampled."""
+    with grpc_collector() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Service]:
     ledger = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.sqlite3"
     config = AppConfig.parse(
         {
@@ -83,6 +92,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             "keepalive_s": 1.0,
             "experiments": [EXPERIMENT],
             "ledger": ledger,
+            "telemetry": {"otlp_endpoint": collector.url, "sampling_ratio": 0},
             "logging": {"log_format": "json"},
             "graceful_shutdown_timeout_s": 2,
             "graceful_shutdown_wait_loop_s": 0.1,
