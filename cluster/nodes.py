@@ -58,10 +58,14 @@ def parse_resources(text: str) -> dict[str, float]:
 
 
 def read_state(address: str) -> ClusterState:
-    """Ask the cluster's head, without joining."""
+    """Ask the cluster's head, without joining. RuntimeError when it is gone."""
     from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.exceptions import RayError
 
-    status = get_cluster_status(address)
+    try:
+        status = get_cluster_status(address)
+    except RayError as error:
+        raise RuntimeError(f"the head at {address} does not answer: {error}") from error
     demands = status.resource_demands
     single = sum(bundle.count for one in demands.ray_task_actor_demand for bundle in one.bundles_by_count)
     groups = sum(bundle.count for one in demands.placement_group_demand for bundle in one.bundles_by_count)

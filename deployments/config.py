@@ -202,6 +202,11 @@ class ModelConfig(Settings):
         """The validated settings of the engine."""
         return _engine_config(self.engine)
 
+    @property
+    def first_replicas(self) -> int:
+        """Replicas at the start."""
+        return self.num_replicas if self.autoscaling is None else self.autoscaling.first_replicas
+
     def placement(self) -> GroupPlacement:
         """What a replica reserves, over all its ranks."""
         return GroupPlacement(

@@ -23,14 +23,14 @@ def node_resources() -> Nodes:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def shortages(config: AppConfig, nodes: Nodes) -> dict[str, str]:
-    """By model, what the nodes lack for its first replicas beside those of the models before it."""
+def shortages(config: AppConfig, nodes: Nodes, at_least: int = 0) -> dict[str, str]:
+    """By model, what the nodes lack for its first replicas, ``at_least`` so many, beside those of the models before
+    it."""
     left = [dict(node) for node in nodes]
     lacking = {}
     for model in config.models:
-        replicas = model.num_replicas if model.autoscaling is None else model.autoscaling.first_replicas
         placement = model.placement()
-        for _ in range(replicas):
+        for _ in range(max(model.first_replicas, at_least)):
             if (shortage := placement.shortage(left)) is not None:
                 lacking[model.id] = shortage
                 break

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.doctor.finding import Finding, Subject, failure, ok, warning
-from deployments.doctor.room import Resources, check_room, replicas_at_start
+from deployments.doctor.room import check_room
 
 CONNECT_TIMEOUT_S = 3.0
 PROBE_TIMEOUT_S = 30.0
@@ -26,8 +26,8 @@ class Node:
 
     id: str
     address: str
-    total: Resources
-    free: Resources
+    total: Mapping[str, float]
+    free: Mapping[str, float]
     group: str = ""
 
 
@@ -134,7 +134,7 @@ def _examine(subject: Subject) -> Iterator[Finding]:
     if subject.config is None:
         return
     yield from check_room(
-        replicas_at_start(subject.config),
+        subject.config,
         [node.free for node in nodes],
         [node.total for node in nodes],
         may_grow=any(node.group for node in nodes),

@@ -16,6 +16,7 @@ from deployments.doctor.finding import Check, Finding, Status, Subject, failure
 from deployments.doctor.ledger import check_ledger
 from deployments.doctor.models import check_checkpoints, check_memory, check_settings
 from deployments.doctor.ports import check_access, check_ports
+from deployments.doctor.room import check_local_room
 from deployments.doctor.system import check_clock, check_disk, check_open_files, check_shared_memory
 from deployments.doctor.versions import check_generated_code, check_packages, check_pins, check_python
 from engine.errors import LacunaError
@@ -34,6 +35,7 @@ CHECKS: tuple[Check, ...] = (
     check_settings,
     check_checkpoints,
     check_memory,
+    check_local_room,
     check_ports,
     check_access,
     check_ledger,

@@ -69,14 +69,9 @@ class _Need:
         return self.model.num_gpus > 0 and self.model.engine_config().device != "cpu"
 
     @property
-    def replicas(self) -> int:
-        scaling = self.model.autoscaling
-        return self.model.num_replicas if scaling is None else scaling.first_replicas
-
-    @property
     def processes(self) -> int:
         """Ranks of all replicas."""
-        return self.replicas * self.model.engine_config().layout.world_size
+        return self.model.first_replicas * self.model.engine_config().layout.world_size
 
     @property
     def described(self) -> str:

@@ -1,74 +1,47 @@
-"""Which replicas find a place on a cluster's nodes. Arithmetic without Ray."""
+"""Which replicas find a place, here or on a cluster's nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from deployments.config import AppConfig
-from deployments.doctor.finding import Finding, failure, ok, warning
+from deployments.config import AppConfig, ModelConfig
+from deployments.doctor.finding import Finding, Subject, failure, ok, warning
+from deployments.doctor.machine import Machine, read_machine
+from deployments.room import Nodes, shortages
 
-Resources = Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Replicas:
-    """``count`` replicas of a model, of which each reserves ``bundle`` on one node."""
-
-    model: str
-    bundle: Resources
-    count: int
+FEWER = "lower num_cpus, num_gpus, the number of ranks or of replicas"
 
 
-def replicas_at_start(config: AppConfig) -> list[Replicas]:
-    """A model that starts without replicas must have room for the one that a request wakes."""
-    found = []
-    for model in config.models:
-        resources = {"CPU": model.num_cpus, "GPU": model.num_gpus}
-        bundle = {name: amount for name, amount in resources.items() if amount}
-        count = model.num_replicas if model.autoscaling is None else model.autoscaling.first_replicas
-        found.append(Replicas(model.id, bundle, max(count, 1)))
-    return found
+def check_local_room(subject: Subject, machine: Machine | None = None) -> Iterator[Finding]:
+    """As ``lacuna serve`` asks a Ray of its own, which counts this machine's cores and GPUs."""
+    if not subject.is_local or subject.config is None:
+        return
+    machine = machine or read_machine()
+    here = [{"CPU": float(machine.cores), "GPU": float(len(machine.gpus))}]
+    yield from check_room(subject.config, here, here, may_grow=False)
 
 
-def placed(wanted: Sequence[Replicas], nodes: Sequence[Resources]) -> dict[str, int]:
-    """How many replicas of each model find a place: the largest first, each on the first node that has room."""
-    left = [dict(node) for node in nodes]
-    counts = dict.fromkeys((one.model for one in wanted), 0)
-    for one in sorted(wanted, key=_size, reverse=True):
-        for _ in range(one.count):
-            node = next((node for node in left if _fits(one.bundle, node)), None)
-            if node is None:
-                break
-            for name, amount in one.bundle.items():
-                node[name] -= amount
-            counts[one.model] += 1
-    return counts
-
-
-def check_room(
-    wanted: Sequence[Replicas], free: Sequence[Resources], total: Sequence[Resources], *, may_grow: bool
-) -> Iterator[Finding]:
+def check_room(config: AppConfig, free: Nodes, total: Nodes, *, may_grow: bool) -> Iterator[Finding]:
     """``free`` is what the nodes have left now, ``total`` what they have when nothing runs. Where an autoscaler adds
-    nodes, only that knows which ones it could add."""
-    now, empty = placed(wanted, free), placed(wanted, total)
-    for one in wanted:
-        check = f"room for {one.model}"
-        asked = ", ".join(f"{amount:g} {name}" for name, amount in one.bundle.items()) or "nothing reserved"
-        message = f"{one.count} x ({asked}): {now[one.model]} fit now, {empty[one.model]} when nothing else runs"
-        if now[one.model] == one.count:
-            yield ok(check, message)
-        elif empty[one.model] == one.count:
-            yield warning(check, message, "replicas wait until other work has ended; `ray status` shows what runs")
+    nodes, only that knows which ones it could add. A model that starts without replicas needs room for the one that a
+    request wakes."""
+    now, empty = (shortages(config, nodes, at_least=1) for nodes in (free, total))
+    for model in config.models:
+        check = f"room for {model.id}"
+        if model.id not in now:
+            yield ok(check, f"{reserved(model)} find a place")
+        elif model.id not in empty:
+            yield warning(check, f"now: {now[model.id]}", "replicas wait until other work has ended, see `ray status`")
         elif may_grow:
-            yield warning(check, message, "replicas wait for nodes: the autoscaler needs a type that holds one")
+            remedy = "replicas wait for nodes: the autoscaler needs a node type that holds them"
+            yield warning(check, empty[model.id], remedy)
         else:
-            yield failure(check, message, "add nodes, or lower num_cpus, num_gpus or the number of replicas")
+            yield failure(check, empty[model.id], f"add nodes, or {FEWER}")
 
 
-def _size(one: Replicas) -> tuple[float, float]:
-    return one.bundle.get("GPU", 0.0), one.bundle.get("CPU", 0.0)
-
-
-def _fits(bundle: Resources, node: Resources) -> bool:
-    return all(node.get(name, 0.0) >= amount for name, amount in bundle.items())
+def reserved(model: ModelConfig) -> str:
+    """What the replicas at the start reserve, in words."""
+    placement = model.placement()
+    amounts = ", ".join(f"{amount:g} {name}" for name, amount in placement.bundle.items()) or "nothing"
+    ranks = f"{placement.world_size} ranks of " if placement.world_size > 1 else ""
+    return f"{max(model.first_replicas, 1)} x ({ranks}{amounts})"

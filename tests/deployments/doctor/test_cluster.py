@@ -7,28 +7,14 @@ import pytest
 from deployments.config import AppConfig
 from deployments.doctor.cluster import Probe, check_cluster, check_probes
 from deployments.doctor.finding import Status, Subject
-from deployments.doctor.room import Replicas, check_room, placed, replicas_at_start
+from deployments.doctor.machine import Machine
+from deployments.doctor.room import check_local_room, check_room, reserved
 from deployments.launch import ServerOptions
 from tests.ports import free_port
 
 
-def test_what_replicas_reserve() -> None:
-    scaling = {"min_replicas": 0, "initial_replicas": 0, "max_replicas": 4}
-    models = [
-        {"id": "lacuna-tiny-sdar", "num_gpus": 1, "num_replicas": 3},
-        {"id": "lacuna-tiny-llada", "num_cpus": 2, "autoscaling": scaling},
-    ]
-    sdar, llada = replicas_at_start(AppConfig.parse({"models": models}))
-    assert (sdar.bundle, sdar.count) == ({"CPU": 0.5, "GPU": 1}, 3)
-    assert (llada.bundle, llada.count) == ({"CPU": 2}, 1), "the one that a request wakes needs room"
-
-
-def test_models_share_the_nodes() -> None:
-    nodes = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0}]
-    wanted = [Replicas("small", {"CPU": 2.0}, 4), Replicas("large", {"CPU": 3.0, "GPU": 1.0}, 1)]
-    assert placed(wanted, nodes) == {"small": 2, "large": 1}
-    assert placed([Replicas("wide", {"CPU": 6.0}, 1)], nodes) == {"wide": 0}, "a replica does not span nodes"
-    assert placed([Replicas("free", {}, 9)], nodes) == {"free": 9}
+def config(**settings: object) -> AppConfig:
+    return AppConfig.parse({"models": [{"id": "lacuna-tiny-sdar", "num_cpus": 2, **settings}]})
 
 
 @pytest.mark.parametrize(
@@ -41,10 +27,31 @@ def test_models_share_the_nodes() -> None:
     ],
 )
 def test_room(free: float, total: float, may_grow: bool, status: Status) -> None:
-    wanted = [Replicas("m", {"CPU": 2.0}, 2)]
-    (found,) = check_room(wanted, [{"CPU": free}], [{"CPU": total}], may_grow=may_grow)
+    (found,) = check_room(config(num_replicas=2), [{"CPU": free}], [{"CPU": total}], may_grow=may_grow)
     assert found.status is status
-    assert "2 x (2 CPU)" in found.message
+    assert "2 CPU" in found.message
+    assert bool(found.remedy) == (status is not Status.OK)
+
+
+def test_a_model_without_replicas_needs_room_for_the_one_that_a_request_wakes() -> None:
+    asleep = config(autoscaling={"min_replicas": 0, "initial_replicas": 0, "max_replicas": 4})
+    (found,) = check_room(asleep, [{"CPU": 1.0}], [{"CPU": 1.0}], may_grow=False)
+    assert found.status is Status.FAILURE
+
+
+def test_ranks_are_said() -> None:
+    sharded = config(engine={"tensor_parallel_size": 4}, num_gpus=1, num_cpus=1)
+    assert reserved(sharded.models[0]) == "1 x (4 ranks of 1 CPU, 1 GPU)"
+    assert reserved(config(num_replicas=3).models[0]) == "3 x (2 CPU)"
+    (found,) = check_room(sharded, [{"CPU": 8.0, "GPU": 2.0}], [{"CPU": 8.0, "GPU": 2.0}], may_grow=False)
+    assert "room for 2" in found.message
+
+
+def test_room_on_this_machine() -> None:
+    machine = Machine(cores=3, memory_bytes=2**34, available_bytes=2**33, fast_bfloat16=False)
+    assert [one.status for one in check_local_room(Subject(config=config()), machine)] == [Status.OK]
+    assert [one.status for one in check_local_room(Subject(config=config(num_replicas=2)), machine)] == [Status.FAILURE]
+    assert list(check_local_room(Subject(config=config(), options=ServerOptions(ray_address="auto")), machine)) == []
 
 
 def test_what_is_found_on_nodes() -> None:
