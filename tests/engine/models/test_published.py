@@ -114,12 +114,17 @@ PUBLISHED = {
 
 
 def build(name: str) -> DiffusionLM:
-    """The network of a published config; ids and the head as the checkpoints have them."""
+    """The network of a published config, without storage."""
+    return build_model(published_spec(name))
+
+
+def published_spec(name: str) -> ModelSpec:
+    """The shape in a published config; ids and the head as the checkpoints have them."""
     config = JsonFields.read(CONFIGS / f"{name}.json")
     architecture = read_architecture(config)
     family = model_family(architecture)
     shape = family.read_config(config)
-    spec = ModelSpec(
+    return ModelSpec(
         architecture=architecture,
         attention=family.attention,
         vocab_size=shape.vocab_size,
@@ -140,7 +145,6 @@ def build(name: str) -> DiffusionLM:
         rotary_dim=shape.rotary_dim,
         moe=shape.moe,
     )
-    return build_model(spec)
 
 
 def test_every_family_has_a_published_config() -> None:
