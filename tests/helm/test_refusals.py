@@ -62,8 +62,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (model(num_cpus=3), r"workerGroups: no group .* 3 CPUs"),
     (merged(GPU, {"workerGroups": GPU["workerGroups"][:1]}), "workerGroups: no group .* 1 GPUs"),
     (
-        merged(GPU, {"app": {"models": [GPU["app"]["models"][0] | {"engine": {"tensor_parallel_size": 8}}]}}),
-        "workerGroups: all groups at maxReplicas have 4 GPUs, .* need 8",
+        merged(
+            GPU,
+            {"app": {"models": [GPU["app"]["models"][0] | {"autoscaling": {"min_replicas": 5, "max_replicas": 5}}]}},
+        ),
+        "workerGroups: all groups at maxReplicas have 4 GPUs, .* need 5",
     ),
     (merged(GPU, {"checkpoints": {"existingClaim": ""}}), r"checkpoints.existingClaim: app.models\[0\].path"),
     (merged(GPU, {"checkpoints": {"hostPath": "/models"}}), "checkpoints: give one of"),
