@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +45,20 @@ def inspect(
     print(json.dumps(report.to_dict()) if as_json else report.to_text())
     if not report.supported:
         raise typer.Exit(1)
+
+
+@models.command("synthesize")
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="A new folder for the checkpoint.")],
+    experts: Annotated[int, typer.Option(help="Experts of each layer.", min=2, max=1024)] = 8,
+    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
+) -> None:
+    """Write a small mixture-of-experts checkpoint with random weights, to try several ranks without a download."""
+    from engine.bench.synthetic import synthesize_moe
+
+    spec = synthesize_moe(folder, resolve_checkpoint(EMBEDDED_MODELS[-1]), experts, seed)
+    print(f"{folder}: {spec.architecture}, {spec.num_layers} layers, {experts} experts; it answers with noise")
+    print(f"Try: lacuna serve --model {folder} --tp 2 --ep 2")
 
 
 models.command("size")(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -132,12 +133,11 @@ def test_an_idle_group_stays_together(sharded: Sharded) -> None:
 
 
 LONG: dict[str, Any] = {
-    "prompt": "Go on.",
+    "prompt": "What is 17 + 25?",
     "max_tokens": 96,
-    "ignore_eos": True,
-    "diffusion": {"decoder": "low_confidence", "block_length": 16},
+    "diffusion": {"decoder": "low_confidence", "block_length": 16, "min_tokens": 96},
 }
-"""A forward per token and a chunk per block: time enough to lose a process."""
+"""A forward per token and a chunk of text per block: time enough to lose a process."""
 
 
 @pytest.mark.parametrize(
@@ -148,19 +148,21 @@ LONG: dict[str, Any] = {
 def test_clients_do_not_notice_a_lost_process(
     sharded: Sharded, eventually: Callable[..., None], rank: int, number: int
 ) -> None:
-    undisturbed = sharded.complete(LONG)
+    undisturbed = sharded.complete(LONG)["choices"][0]["text"]
+    assert len(undisturbed) > 96, "the text goes on to the end"
     lost = sharded.pids()
     text, hit = "", False
     options = {"model": MODEL, "stream": True}
     with httpx.stream("POST", f"{sharded.base_url}/v1/completions", json=LONG | options, timeout=150) as response:
+        assert response.status_code == 200, response.read()
         for line in response.iter_lines():
             if line.startswith("data: {"):
-                text += "".join(choice["text"] for choice in httpx.Response(200, text=line[6:]).json()["choices"])
+                text += "".join(choice["text"] for choice in json.loads(line[6:])["choices"])
             if text and not hit:
                 os.kill(lost[rank], number)
                 hit = True
     assert hit
-    assert text == undisturbed["choices"][0]["text"]
+    assert text == undisturbed
     eventually(lambda: sharded.has_new_ranks(lost), 120.0)
     eventually(lambda: live_workers() == 1 and len(placement_groups()) == 1, 60.0)
     assert not [pid for pid in lost if alive(pid)], "a process of the lost group lives on"
