@@ -15,11 +15,24 @@ from tests.helpers.mixture import mixture
 from tests.helpers.processes import RankProcesses
 
 OPTIONS = {"block_length": BLOCK_LENGTH, "max_num_seqs": 32, "num_threads": 1, "check_ranks": 1}
-DENSE = {2: [ParallelLayout(2)], 4: [ParallelLayout(4)]}
-MIXTURES = {
-    2: [ParallelLayout(2), ParallelLayout(1, 2), ParallelLayout(2, 2), ParallelLayout(2, 2, "all_to_all")],
-    4: [ParallelLayout(2, 4), ParallelLayout(4, 2), ParallelLayout(4, 4), ParallelLayout(2, 4, "all_to_all")],
+WIDE, NARROW = ParallelLayout(2, 4), ParallelLayout(4, 2)
+EXCHANGING = {2: ParallelLayout(2, 2, "all_to_all"), 4: ParallelLayout(2, 4, "all_to_all")}
+LAYOUTS = {
+    2: {
+        name: [ParallelLayout(2)] + ([] if spec.moe is None else [ParallelLayout(1, 2), ParallelLayout(2, 2)])
+        for name, spec in FAMILIES.items()
+    },
+    4: {
+        "llada": [ParallelLayout(4)],
+        "dream": [ParallelLayout(4)],
+        "llada-moe": [NARROW],
+        "llada2 groups": [WIDE, NARROW, EXCHANGING[4]],
+        "sdar-moe": [WIDE],
+    },
 }
+"""By the number of ranks. Each family on two, and what four can have that two cannot: fewer key heads than ranks,
+tensor groups that hold the same, ranks that share an expert."""
+LAYOUTS[2]["llada2 blocks"].append(EXCHANGING[2])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,7 +43,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module")
 def processes(request: pytest.FixtureRequest) -> Iterator[RankProcesses]:
     ranks = RankProcesses(request.param)
     yield ranks
@@ -44,7 +57,9 @@ def alone() -> dict[str, dict[str, Outcome]]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("processes", "name"), [(world, name) for world in LAYOUTS for name in LAYOUTS[world]], indirect=["processes"]
+)
 def test_tokens_are_those_of_one_rank(
     name: str, processes: RankProcesses, alone: dict[str, dict[str, Outcome]], tmp_path: Path
 ) -> None:
@@ -54,7 +69,7 @@ def test_tokens_are_those_of_one_rank(
         alone[name] = drive(engine, mixture(engine, 1))
         assert len({outcome.token_ids for outcome in alone[name].values()}) > len(alone[name]) / 2
 
-    for layout in (DENSE if FAMILIES[name].moe is None else MIXTURES)[processes.world_size]:
+    for layout in LAYOUTS[processes.world_size][name]:
         sizes = {
             "tensor_parallel_size": layout.tensor,
             "expert_parallel_size": layout.expert,
