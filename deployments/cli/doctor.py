@@ -4,39 +4,41 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from deployments.cli.serve import read_settings, scaled
+from deployments.cli.options import (
+    ExpertRanks,
+    GrpcPort,
+    Host,
+    HttpPort,
+    MaxReplicas,
+    MinReplicas,
+    RayAddress,
+    ServedModels,
+    SettingsFile,
+    SettingTexts,
+    TensorRanks,
+)
+from deployments.cli.serve import application_settings
 from engine.errors import ConfigError
-
-if TYPE_CHECKING:
-    from deployments.config import AppConfig
 
 DEFAULT_WIDTH = 120
 
 
 def doctor(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model", "-m", help="Folder, `id=folder` or embedded id; may be repeated.", show_default="embedded models"
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with the application's settings.", show_default="none")
-    ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting as key=value; may be repeated.")] = None,
-    min_replicas: Annotated[int | None, typer.Option(help="As for `lacuna serve`.", min=0)] = None,
-    max_replicas: Annotated[int | None, typer.Option(help="As for `lacuna serve`.", min=1)] = None,
-    host: Annotated[str, typer.Option(help="Address of the HTTP port.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="HTTP port.", min=1, max=65535)] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="gRPC port.", min=1, max=65535)] = 9000,
-    ray_address: Annotated[
-        str, typer.Option(help="local: this machine alone; auto or host:port: look at a running cluster too.")
-    ] = "local",
+    model: ServedModels = None,
+    config: SettingsFile = None,
+    set_: SettingTexts = None,
+    min_replicas: MinReplicas = None,
+    max_replicas: MaxReplicas = None,
+    tp: TensorRanks = None,
+    ep: ExpertRanks = None,
+    host: Host = "127.0.0.1",
+    port: HttpPort = 8000,
+    grpc_port: GrpcPort = 9000,
+    ray_address: RayAddress = "local",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Check versions, devices, ports, checkpoints, memory, ledger and cluster, and say what to do.
@@ -51,7 +53,8 @@ def doctor(
 
     options = ServerOptions(host=host, http_port=port, grpc_port=grpc_port, ray_address=ray_address)
     try:
-        subject = Subject(config=_settings(config, model, set_, min_replicas, max_replicas), options=options)
+        settings = application_settings(config, model, set_, (min_replicas, max_replicas), (tp, ep))
+        subject = Subject(config=settings, options=options)
     except ConfigError as error:
         subject = Subject(config=None, problem=str(error), options=options)
     findings = examine(subject)
@@ -62,15 +65,3 @@ def doctor(
         print(render(findings, console.width if console.is_terminal else DEFAULT_WIDTH, colour=console.is_terminal))
     if fails(findings):
         raise typer.Exit(1)
-
-
-def _settings(
-    path: Path | None,
-    models: list[str] | None,
-    settings: list[str] | None,
-    min_replicas: int | None,
-    max_replicas: int | None,
-) -> AppConfig:
-    from deployments.config import AppConfig
-
-    return scaled(AppConfig.parse(read_settings(path, models or [], settings or [])), min_replicas, max_replicas)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -27,6 +28,36 @@ BlockLength = Annotated[int, typer.Option(help="Positions denoised together.", s
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Threads = Annotated[int, typer.Option(help="Threads of one torch operation.", show_default="torch's choice", min=0)]
+
+ServedModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", "-m", help="Folder, `id=folder` or embedded id; may be repeated.", show_default="embedded models"
+    ),
+]
+SettingsFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with the application's settings.", show_default="none")
+]
+SettingTexts = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting as key=value, e.g. max_queue_depth=64; may be repeated."),
+]
+MinReplicas = Annotated[
+    int | None, typer.Option(help="Fewest replicas of each model; 0: none while nobody asks.", min=0)
+]
+MaxReplicas = Annotated[
+    int | None, typer.Option(help="Most replicas of each model; more start as the queue grows.", min=1)
+]
+TensorRanks = Annotated[
+    int | None, typer.Option("--tp", help="Ranks that share attention and dense layers of each model.", min=1)
+]
+ExpertRanks = Annotated[
+    int | None, typer.Option("--ep", help="Ranks that share the experts of each mixture-of-experts model.", min=1)
+]
+Host = Annotated[str, typer.Option(help="Address of the HTTP port; gRPC listens on every interface.")]
+HttpPort = Annotated[int, typer.Option(help="HTTP port.", min=1, max=65535)]
+GrpcPort = Annotated[int, typer.Option(help="gRPC port (plain text, no TLS).", min=1, max=65535)]
+RayAddress = Annotated[str, typer.Option(help="local: a Ray of its own; auto or host:port: join a cluster.")]
 
 DEFAULT_MODEL = EMBEDDED_MODELS[0]
 

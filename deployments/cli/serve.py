@@ -12,6 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deployments.cli.options import (
+    ExpertRanks,
+    GrpcPort,
+    Host,
+    HttpPort,
+    MaxReplicas,
+    MinReplicas,
+    RayAddress,
+    ServedModels,
+    SettingsFile,
+    SettingTexts,
+    TensorRanks,
+)
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,46 +35,24 @@ logger = logging.getLogger(__name__)
 
 
 def serve(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model", "-m", help="Folder, `id=folder` or embedded id; may be repeated.", show_default="embedded models"
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with the application's settings.", show_default="none")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting as key=value, e.g. max_queue_depth=64; may be repeated."),
-    ] = None,
-    min_replicas: Annotated[
-        int | None, typer.Option(help="Fewest replicas of each model; 0: none while nobody asks.", min=0)
-    ] = None,
-    max_replicas: Annotated[
-        int | None, typer.Option(help="Most replicas of each model; more start as the queue grows.", min=1)
-    ] = None,
-    tp: Annotated[
-        int | None, typer.Option("--tp", help="Ranks that share attention and dense layers of each model.", min=1)
-    ] = None,
-    ep: Annotated[
-        int | None, typer.Option("--ep", help="Ranks that share the experts of each mixture-of-experts model.", min=1)
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address of the HTTP port; gRPC listens on every interface.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="HTTP port.", min=1, max=65535)] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="gRPC port (plain text, no TLS).", min=1, max=65535)] = 9000,
-    ray_address: Annotated[
-        str, typer.Option(help="local: a Ray of its own; auto or host:port: join a cluster.")
-    ] = "local",
+    model: ServedModels = None,
+    config: SettingsFile = None,
+    set_: SettingTexts = None,
+    min_replicas: MinReplicas = None,
+    max_replicas: MaxReplicas = None,
+    tp: TensorRanks = None,
+    ep: ExpertRanks = None,
+    host: Host = "127.0.0.1",
+    port: HttpPort = 8000,
+    grpc_port: GrpcPort = 9000,
+    ray_address: RayAddress = "local",
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the log of every process.")] = False,
 ) -> None:
     """Serve models over HTTP (OpenAI's API) and gRPC until interrupted."""
-    from deployments.config import AppConfig
     from deployments.launch import ServerOptions, check_port, serving
     from deployments.logs.setup import set_up_command
 
-    app_config = scaled(AppConfig.parse(read_settings(config, model or [], set_ or [])), min_replicas, max_replicas)
-    app_config = sharded(app_config, tp, ep)
+    app_config = application_settings(config, model, set_, (min_replicas, max_replicas), (tp, ep))
     options = ServerOptions(
         host=host, http_port=port, grpc_port=grpc_port, ray_address=ray_address, log_to_driver=verbose
     )
@@ -85,6 +76,20 @@ def _teller(config: AppConfig) -> Callable[[str], None]:
     if config.logging.log_format == "json":
         return logger.info
     return partial(print, flush=True)
+
+
+def application_settings(
+    path: Path | None,
+    models: list[str] | None,
+    settings: list[str] | None,
+    replicas: tuple[int | None, int | None],
+    ranks: tuple[int | None, int | None],
+) -> AppConfig:
+    """The options together; ConfigError says what is wrong. ``replicas`` are bounds, ``ranks`` tensor and expert."""
+    from deployments.config import AppConfig
+
+    config = AppConfig.parse(read_settings(path, models or [], settings or []))
+    return sharded(scaled(config, *replicas), *ranks)
 
 
 def read_settings(path: Path | None, models: list[str], settings: list[str]) -> dict[str, object]:

@@ -16,8 +16,11 @@ from engine.memory import MemoryPlan, plan_memory
 from engine.models.checkpoint import open_checkpoint
 from engine.models.inspect import format_bytes, inspect_checkpoint
 
-PROCESS_BYTES = 600 * 2**20
-"""What a replica's process takes beside its model: Python, torch and Ray (measured on a CPU: 0.5 GiB)."""
+PROCESS_BYTES = 450 * 2**20
+"""What a rank's process takes beside its model: Python, torch and Ray (measured on a CPU: 0.4 GiB resident)."""
+
+RAY_BYTES = 2**30
+"""Ray's own processes, Serve's, the router and the ingress on one machine."""
 
 SMALLER = "lower engine.max_num_seqs, engine.max_model_len or engine.kv_cache_positions, see `lacuna models size`"
 
@@ -124,10 +127,10 @@ def _needs(subject: Subject) -> Iterator[_Need]:
 
 
 def _on_cpu(needs: list[_Need], machine: Machine) -> Finding:
-    total = sum(need.processes * (need.plan.total_bytes + PROCESS_BYTES) for need in needs)
+    total = RAY_BYTES + sum(need.processes * (need.plan.total_bytes + PROCESS_BYTES) for need in needs)
     drawing = sum(need.processes * need.plan.drawing_bytes for need in needs)
     each = "; ".join(f"{need.processes} x {need.described}" for need in needs)
-    message = f"{format_bytes(total)} wanted, {format_bytes(machine.available_bytes)} free: {each}"
+    message = f"{format_bytes(total)} wanted with Ray, {format_bytes(machine.available_bytes)} free: {each}"
     if total > machine.available_bytes:
         return failure("memory", message, f"fewer replicas, or {SMALLER}")
     if total + drawing > machine.available_bytes:

@@ -73,6 +73,7 @@ def test_the_embedded_models_can_be_served_here() -> None:
     [
         (("--model", "gone=/no/such/folder"), "does not exist"),
         (("--set", "max_queue_depth=none"), "max_queue_depth"),
+        (("--model", "lacuna-tiny-sdar", "--tp", "3"), "tensor_parallel_size 3"),
     ],
 )
 def test_what_cannot_be_served_is_exit_status_1(arguments: tuple[str, ...], words: str) -> None:

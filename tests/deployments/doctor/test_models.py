@@ -10,7 +10,14 @@ import torch
 from deployments.config import AppConfig
 from deployments.doctor.finding import Finding, Status, Subject
 from deployments.doctor.machine import GPU_MEMORY_SHARE, Gpu, Machine
-from deployments.doctor.models import PROCESS_BYTES, check_checkpoints, check_memory, check_settings, plan_model
+from deployments.doctor.models import (
+    PROCESS_BYTES,
+    RAY_BYTES,
+    check_checkpoints,
+    check_memory,
+    check_settings,
+    plan_model,
+)
 from deployments.launch import ServerOptions
 from tests.helpers.checkpoints import write_llada, write_sdar, write_tokenizer
 
@@ -134,7 +141,7 @@ def test_memory_of_a_gpu(folder: Path, total: int, free: int, num_gpus: float, s
 
 def test_sampled_requests_take_more(folder: Path) -> None:
     plan = plan_model(subject(folder).config.models[0])  # type: ignore[union-attr]
-    enough_for_greedy = machine(plan.total_bytes + PROCESS_BYTES + plan.drawing_bytes // 2)
+    enough_for_greedy = machine(RAY_BYTES + plan.total_bytes + PROCESS_BYTES + plan.drawing_bytes // 2)
     assert only(check_memory(subject(folder), enough_for_greedy)).status is Status.WARNING
     needed = int((plan_model(subject(folder, num_gpus=1).config.models[0]).total_bytes + 1) / GPU_MEMORY_SHARE)  # type: ignore[union-attr]
     gpu = Gpu("small", needed, needed)
