@@ -43,11 +43,11 @@ ADAPTIVE = {"initial_length": 4, "eos_confidence": 0.0, "expand_confidence": 0.5
 
 def mixture(engine: LLMEngine) -> list[GenerationRequest]:
     requests = [
-        make_request(f"r{index}", [5 + index] * (1 + index % 5), engine, max_tokens=9, strategy=strategy, **sampling)
+        make_request(f"r{index}", [5 + index] * (1 + index % 5), engine, max_tokens=7, strategy=strategy, **sampling)
         for index, (strategy, sampling) in enumerate(MIXTURE)
     ]
     if engine.spec.attention == "bidirectional":
-        requests.append(make_request("adaptive", [11, 2, 7], engine, max_tokens=24, strategy=ADAPTIVE))
+        requests.append(make_request("adaptive", [11, 2, 7], engine, max_tokens=16, strategy=ADAPTIVE))
     return requests
 
 

@@ -323,3 +323,16 @@ def test_ranks_rank_all_of_a_small_vocabulary() -> None:
     found = proposal_of_ranks(3, work, logits).ranked_MK
     assert torch.equal(found, rank_tokens(logits, whole(logits), 6, 99))
     assert found.shape == (6, 6)
+
+
+def test_a_greedy_step_exchanges_three_numbers_per_position_and_a_draw_eight_more() -> None:
+    logits = normal(6, 40)
+
+    def sizes(ranks: Ranks) -> list[int]:
+        vocabulary = Vocabulary(40, ranks.tensor)
+        own = logits[:, vocabulary.start : vocabulary.end].clone()
+        proposal = propose(own, vocabulary, MASK)
+        draw(own, vocabulary, MASK, drawing(6), proposal)
+        return ranks.tensor.sizes  # type: ignore[attr-defined,no-any-return]
+
+    assert tensor_ranks(2, sizes) == [[3 * 6, *[2 * 6] * 4]] * 2

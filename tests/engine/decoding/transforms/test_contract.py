@@ -93,7 +93,7 @@ def test_positions_in_turns_give_what_they_give_at_once(one: Request, seed: int)
     assert torch.equal(transformed(one, logits, at_a_time=2), transformed(one, logits))
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(requests(), min_size=1, max_size=4), st.sampled_from([2, 3]), st.integers(0, 2**31))
 def test_ranks_with_some_columns_each_change_them_as_one_rank_does(batch: list[Request], count: int, seed: int) -> None:
     width = max(one.end - one.start for one in batch)
