@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,8 @@ class GroupSettings:
     """What all ranks of a replica are told. ``num_threads`` are those of one torch operation.
 
     ``timeout_s`` is how long a rank waits for another within a forward, or for a heartbeat; ``start_timeout_s`` how
-    long its process may take to start, to find the others and to answer while it loads.
+    long its process may take to start, to find the others and to answer while it loads. ``on_start`` is called with
+    its number in the process of every rank but rank 0, before anything else there.
     """
 
     checkpoint: Path
@@ -39,6 +41,7 @@ class GroupSettings:
     num_threads: int
     timeout_s: float
     start_timeout_s: float
+    on_start: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,8 @@ class RankWorker:
 
     def __init__(self, rank: int, settings: GroupSettings, leader: Any) -> None:
         """``leader`` is the handle of the actor that rank 0 runs in, None outside of actors."""
+        if settings.on_start is not None:
+            settings.on_start(rank)
         self._rank = rank
         self._settings = settings
         self._leader = leader

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
+from functools import partial
 
 from cluster.rank_worker import GroupSettings
 from cluster.worker_group import WorkerGroup
@@ -17,7 +18,7 @@ from deployments.identity import own_replica_id
 from deployments.infill import InfillTask, check_visible
 from deployments.logs.config import LogConfig
 from deployments.logs.request_log import RequestLog, begin
-from deployments.logs.setup import set_up_replica
+from deployments.logs.setup import set_up_rank, set_up_replica
 from deployments.messages import GenerateCall, Increment, ModelCard, Prompt, StrategyPart
 from deployments.metrics.engine_samples import engine_samples
 from deployments.metrics.spec import Sample
@@ -55,7 +56,7 @@ class LoadLog:
             logger.info("loading %s: %d %% (%.2f GB/s)", self._model, 10 * tenths, rate)
 
 
-def start_ranks(model: ModelConfig) -> WorkerGroup | None:
+def start_ranks(model: ModelConfig, logs: LogConfig) -> WorkerGroup | None:
     """The other ranks of a sharded model, in the bundles of this replica's placement group."""
     config = model.engine_config()
     if config.layout.world_size == 1:
@@ -66,6 +67,7 @@ def start_ranks(model: ModelConfig) -> WorkerGroup | None:
         num_threads=config.num_threads or max(int(model.num_cpus), 1),
         timeout_s=model.rank_timeout_s,
         start_timeout_s=model.rank_start_timeout_s,
+        on_start=partial(set_up_rank, logs, model.id, own_replica_id()),
     )
     return WorkerGroup(settings, model.placement())
 
@@ -96,7 +98,7 @@ class EngineReplica:
         self.model = model
         self.tracing = start_tracing(telemetry or TelemetryConfig(), "engine", own_replica_id)
         self._tracer = self.tracing.tracer()
-        self.ranks = start_ranks(model)
+        self.ranks = start_ranks(model, logs or LogConfig())
         spans = EngineTelemetry(self.tracing.provider, model.engine_config().layout.world_size)
         self.engine = AsyncEngine(load_engine(model, self.ranks, spans), followers=self.ranks)
         if self.ranks is not None:

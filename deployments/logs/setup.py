@@ -30,15 +30,27 @@ def set_up_replica(config: LogConfig, component: str, model: str = "") -> None:
     install(config, {"component": component, "model": model, "replica": replica}, handlers)
 
 
+def set_up_rank(config: LogConfig, model: str, replica: str, rank: int) -> None:
+    """The logs of another rank of a sharded replica: everything to stderr, which Ray keeps in a file."""
+    _take_over("ray")
+    identity = {"component": "rank", "model": model, "replica": replica, "rank": str(rank)}
+    install(config, identity, [logging.StreamHandler()])
+
+
 def set_up_command(config: LogConfig) -> None:
-    """The logs of ``lacuna serve`` itself: everything to stderr. Ray's lines too: its loggers lose their handlers."""
+    """The logs of ``lacuna serve`` itself: everything to stderr."""
     from ray import serve  # gives its loggers their handlers when it is imported
 
-    for name in (serve.__name__, "ray"):
+    _take_over("ray", serve.__name__)
+    install(config, {"component": "serve"}, [logging.StreamHandler()])
+
+
+def _take_over(*names: str) -> None:
+    """These loggers of Ray's lose their handlers; their lines become ours."""
+    for name in names:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    install(config, {"component": "serve"}, [logging.StreamHandler()])
 
 
 def install(config: LogConfig, identity: Mapping[str, str], handlers: list[logging.Handler]) -> None:

@@ -6,16 +6,21 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from functools import partial
 from logging.handlers import MemoryHandler
+from pathlib import Path
 
 import pytest
+from ray import cloudpickle
 
+from cluster.rank_worker import GroupSettings, RankWorker
 from deployments.app import build_app
 from deployments.cli.serve import _teller
 from deployments.config import AppConfig
 from deployments.logs.config import LogConfig
 from deployments.logs.request_log import RequestLog, begin, end
-from deployments.logs.setup import install, set_up_command, set_up_replica
+from deployments.logs.setup import install, set_up_command, set_up_rank, set_up_replica
+from engine.config import EngineConfig
 
 JSON = LogConfig(log_format="json", level="WARNING")
 NAMES = ("", "ray", "ray.serve", "deployments", "engine", "cluster")
@@ -80,6 +85,17 @@ def test_the_command_writes_rays_lines_too(capsys: pytest.CaptureFixture[str]) -
     logging.getLogger("ray").error("a node")
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["logger"], line["component"]) for line in lines] == [("ray.serve", "serve"), ("ray", "serve")]
+
+
+def test_ranks_write_their_number(capsys: pytest.CaptureFixture[str]) -> None:
+    on_start = cloudpickle.loads(cloudpickle.dumps(partial(set_up_rank, JSON, "m", "r1")))
+    settings = GroupSettings(
+        checkpoint=Path(), config=EngineConfig(), num_threads=1, timeout_s=1, start_timeout_s=1, on_start=on_start
+    )
+    RankWorker.__ray_metadata__.modified_class(1, settings, None)
+    logging.getLogger("cluster.rank_worker").error("lost")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["component"], line["model"], line["replica"], line["rank"]) == ("rank", "m", "r1", "1")
 
 
 def test_where_logs_are_json_the_command_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:
