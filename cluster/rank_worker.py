@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import ray
 import torch
+from opentelemetry.trace import TracerProvider
 
 from cluster.network import own_address, use_interface_of
 from engine.build import load_follower
@@ -20,11 +21,22 @@ from engine.config import EngineConfig, resolve_device
 from engine.lockstep import follow
 from engine.models.loader import LoadProgress
 from engine.parallel import call, join
+from engine.telemetry import RankTelemetry
 
 logger = logging.getLogger(__name__)
 
 LEADER_GRACE_S = 5.0
 """So long a rank whose work has failed waits for rank 0 to end it; then rank 0 itself must be hanging."""
+
+
+class RankTracing(Protocol):
+    """Where a rank's spans go."""
+
+    @property
+    def provider(self) -> TracerProvider: ...
+
+    def close(self) -> None:
+        """Send what is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +45,8 @@ class GroupSettings:
 
     ``timeout_s`` is how long a rank waits for another within a forward, or for a heartbeat; ``start_timeout_s`` how
     long its process may take to start, to find the others and to answer while it loads. ``on_start`` is called with
-    its number in the process of every rank but rank 0, before anything else there.
+    its number in the process of every rank but rank 0, before anything else there; ``tracing`` sets up the traces of a
+    rank in its process, None: it makes none.
     """
 
     checkpoint: Path
@@ -42,6 +55,7 @@ class GroupSettings:
     timeout_s: float
     start_timeout_s: float
     on_start: Callable[[int], None] | None = None
+    tracing: Callable[[int], RankTracing] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +106,8 @@ class RankWorker:
         self._settings = settings
         self._leader = leader
         self._state = RankState()
+        self._tracing = None if settings.tracing is None else settings.tracing(rank)
+        self._telemetry = None if self._tracing is None else RankTelemetry(rank, self._tracing.provider)
 
     @ray.method(concurrency_group="control")
     def info(self) -> RankInfo:
@@ -119,12 +135,14 @@ class RankWorker:
         """Execute what rank 0 sends until it says stop; an error is one of this rank, or tells that another is lost."""
         self._state.phase = "following"
         try:
-            follow(self._runner, self._channel, self._on_step)
+            follow(self._runner, self._channel, self._on_step, self._telemetry)
         except BaseException:
             if self._leader is not None:
                 threading.Thread(target=self._end_leader, daemon=True).start()
             raise
         self._state.phase = "stopped"
+        if self._tracing is not None:
+            self._tracing.close()
 
     def _end_leader(self) -> None:
         """A leader that lives ends its group as soon as one rank has failed. One that hangs cannot, so it is ended:

@@ -27,7 +27,7 @@ from deployments.streams import until
 from deployments.telemetry.context import entered, within
 from deployments.telemetry.generations import generation
 from deployments.telemetry.settings import TelemetryConfig
-from deployments.telemetry.tracing import start_tracing
+from deployments.telemetry.tracing import rank_tracing, start_tracing
 from engine.async_engine import AsyncEngine
 from engine.errors import InvalidRequestError, LacunaError
 from engine.llm_engine import LLMEngine
@@ -56,7 +56,7 @@ class LoadLog:
             logger.info("loading %s: %d %% (%.2f GB/s)", self._model, 10 * tenths, rate)
 
 
-def start_ranks(model: ModelConfig, logs: LogConfig) -> WorkerGroup | None:
+def start_ranks(model: ModelConfig, logs: LogConfig, telemetry: TelemetryConfig) -> WorkerGroup | None:
     """The other ranks of a sharded model, in the bundles of this replica's placement group."""
     config = model.engine_config()
     if config.layout.world_size == 1:
@@ -68,6 +68,7 @@ def start_ranks(model: ModelConfig, logs: LogConfig) -> WorkerGroup | None:
         timeout_s=model.rank_timeout_s,
         start_timeout_s=model.rank_start_timeout_s,
         on_start=partial(set_up_rank, logs, model.id, own_replica_id()),
+        tracing=partial(rank_tracing, telemetry, own_replica_id()) if telemetry.is_on else None,
     )
     return WorkerGroup(settings, model.placement())
 
@@ -96,9 +97,10 @@ class EngineReplica:
     ) -> None:
         set_up_replica(logs or LogConfig(), "engine", model.id)
         self.model = model
-        self.tracing = start_tracing(telemetry or TelemetryConfig(), "engine", own_replica_id)
+        telemetry = telemetry or TelemetryConfig()
+        self.tracing = start_tracing(telemetry, "engine", own_replica_id)
         self._tracer = self.tracing.tracer()
-        self.ranks = start_ranks(model, logs or LogConfig())
+        self.ranks = start_ranks(model, logs or LogConfig(), telemetry)
         spans = EngineTelemetry(self.tracing.provider, model.engine_config().layout.world_size)
         self.engine = AsyncEngine(load_engine(model, self.ranks, spans), followers=self.ranks)
         if self.ranks is not None:

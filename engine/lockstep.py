@@ -7,11 +7,13 @@ sends heartbeats, so that nobody waits longer than a collective may, and a rank 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from engine.channel import ControlChannel
 from engine.model_runner import ModelRunner
 from engine.plan import IterationPlan, StepResult
 from engine.plan_codec import decode_plan, encode_plan
+from engine.telemetry import RankTelemetry
 
 PLAN, BEAT, STOP = b"P", b"B", b"S"
 
@@ -40,13 +42,20 @@ class LeadingExecutor:
         self._channel.meet()
 
 
-def follow(runner: ModelRunner, channel: ControlChannel, on_step: Callable[[], None] | None = None) -> None:
+def follow(
+    runner: ModelRunner,
+    channel: ControlChannel,
+    on_step: Callable[[], None] | None = None,
+    telemetry: RankTelemetry | None = None,
+) -> None:
     """Execute what rank 0 sends until it says stop. ``on_step`` is called after each message."""
     while True:
         message = channel.receive()
         kind = bytes(message[:1])
         if kind == PLAN:
-            runner.execute(decode_plan(message[1:]))
+            plan = decode_plan(message[1:])
+            with telemetry.forward(plan.traceparent) if telemetry else nullcontext():
+                runner.execute(plan)
         else:
             channel.meet()
             if kind == STOP:

@@ -73,6 +73,7 @@ ENGINE_SPANS = (
             "lacuna.rank": "which rank, 0 leads",
             "lacuna.rows": "rows of the forward, all sequences together",
             "lacuna.positions_computed": "positions fed to the network, all sequences together",
+            **_FAILED,
         },
     ),
 )

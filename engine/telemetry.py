@@ -184,13 +184,25 @@ class SequenceTrace:
             self._end(name)
 
 
-@contextmanager
-def rank_forward(tracer: Tracer, traceparent: str | None, rank: int) -> Iterator[None]:
-    """What a rank other than the first does around the execution of a plan: a span where the plan has a context."""
-    if traceparent is None:
-        yield
-        return
-    with tracer.start_as_current_span(
-        "lacuna.forward", parent_context(traceparent), attributes={"lacuna.rank": rank}, record_exception=False
-    ):
-        yield
+class RankTelemetry:
+    """Makes the spans of a rank other than the first: of those forwards whose plan has a context."""
+
+    def __init__(self, rank: int, provider: TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer("lacuna.engine", tracer_provider=provider)
+        self._rank = rank
+
+    @contextmanager
+    def forward(self, traceparent: str | None) -> Iterator[None]:
+        """Around the execution of a plan."""
+        if traceparent is None:
+            yield
+            return
+        span = self._tracer.start_span("lacuna.forward", parent_context(traceparent))
+        span.set_attribute("lacuna.rank", self._rank)
+        try:
+            yield
+        except Exception as error:
+            set_error(span, error)
+            raise
+        finally:
+            span.end()

@@ -68,6 +68,11 @@ class Tracing:
 OFF = Tracing()
 
 
+def rank_tracing(config: TelemetryConfig, replica: str, rank: int) -> Tracing:
+    """That of a rank of a sharded replica, in the rank's own process."""
+    return start_tracing(config, "rank", lambda: f"{replica}/{rank}")
+
+
 def start_tracing(config: TelemetryConfig, component: str, instance: Callable[[], str]) -> Tracing:
     """Tracing as the settings and OTEL_* variables say. ``component`` is the part of the application that this process
     is, ``instance`` gives the process's own name. ConfigError where the settings are wrong."""

@@ -13,7 +13,7 @@ from engine.cache.policy import AttentionPattern
 from engine.errors import EngineDeadError, OverloadedError
 from engine.llm_engine import LLMEngine
 from engine.span_catalog import ENGINE_SPANS
-from engine.telemetry import EngineTelemetry, parent_context, rank_forward, trace_headers
+from engine.telemetry import EngineTelemetry, parent_context, trace_headers
 from tests.helpers.engines import Rig, ScriptedExecutor, make_request, scripted
 from tests.helpers.traces import SAMPLED, UNSAMPLED, Recorder, check_against, is_child, said, span_id, times, trace_id
 
@@ -111,15 +111,6 @@ def test_each_block_has_one_forward_whose_context_the_plan_carries(recorder: Rec
     assert isinstance(rig.executor, ScriptedExecutor)
     carried = [plan.traceparent for plan in rig.executor.plans if plan.traceparent is not None]
     assert [parent[36:52] for parent in carried] == [f"{span_id(block):016x}" for block in blocks]
-
-    with (
-        rank_forward(recorder.provider.get_tracer("rank"), carried[0], 1),
-        rank_forward(NoOpTracerProvider().get_tracer(""), None, 1),
-    ):
-        pass
-    other = recorder.named("lacuna.forward")[-1]
-    assert other.parent is not None
-    assert (other.parent.span_id, other.attributes) == (span_id(blocks[0]), {"lacuna.rank": 1})
 
 
 def test_a_sequence_that_waits_is_in_the_queue_until_another_ends(recorder: Recorder) -> None:
@@ -230,7 +221,8 @@ def test_every_attribute_of_the_catalogue_occurs(recorder: Recorder) -> None:
     finish(rig.engine)
     for spec in ENGINE_SPANS:
         seen = {name for span in recorder.named(spec.name) for name in said(span)}
-        assert seen == set(spec.attributes), spec.name
+        failed = {"error.type"} if spec.name == "lacuna.forward" else set()  # see test_lockstep.py
+        assert seen | failed == set(spec.attributes), spec.name
 
 
 @pytest.mark.parametrize("traceparent", [None, "", "garbage", SAMPLED + "-", "00-" + "0" * 32 + SAMPLED[35:]])
