@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from engine.layers.division import Division
 from engine.layers.routing import Routing
-from engine.parallel import Part
+from engine.parallel import ALONE, Part
 
 
 class Experts(nn.Module):
@@ -29,8 +29,8 @@ class Experts(nn.Module):
         hidden_size: int,
         num_experts: int,
         intermediate_size: int,
-        part: Part = Part(),  # noqa: B008 - a frozen value
-        width_part: Part = Part(),  # noqa: B008
+        part: Part = ALONE.expert_part,
+        width_part: Part = ALONE.expert_width_part,
     ) -> None:
         super().__init__()
         self.num_experts, self.intermediate_size = num_experts, intermediate_size

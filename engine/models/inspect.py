@@ -16,7 +16,8 @@ from engine.config import EngineConfig
 from engine.errors import CheckpointError, ConfigError
 from engine.models.checkpoint import CONFIG_FILE, Checkpoint, checkpoint_folder, open_checkpoint
 from engine.models.json_fields import JsonFields
-from engine.models.loader import build_model, check_weights
+from engine.models.loader import build_model
+from engine.models.matching import check_weights
 from engine.models.registry import read_architecture
 from engine.models.spec import ModelSpec
 from engine.models.weight_files import WeightFiles, read_weight_files

@@ -8,8 +8,7 @@ opens only the files and reads only the parts of tensors that it has a place for
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +16,21 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from engine.errors import CheckpointError, ConfigError, UnsupportedModelError
-from engine.layers.division import Held, held_parameters
+from engine.errors import CheckpointError, ConfigError
+from engine.layers.division import held_parameters
 from engine.models.division import check_division
-from engine.models.pieces import Piece, pieces, stored_shape
+from engine.models.matching import check_weights
+from engine.models.pieces import Wanted, wanted_pieces
 from engine.models.registry import model_family
-from engine.models.spec import CheckpointTensor, DiffusionLM, ModelSpec
-from engine.models.weight_files import SINGLE_FILE, STORED_DTYPES, WeightFiles, open_shard, read_weight_files
+from engine.models.spec import DiffusionLM, ModelSpec
+from engine.models.weight_files import (
+    SINGLE_FILE,
+    TensorSlice,
+    WeightFiles,
+    open_shard,
+    read_weight_files,
+)
 from engine.parallel import ALONE, Ranks
-
-MAX_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +56,15 @@ def load_model(
     """
     weights = read_weight_files(Path(path))
     model = build_model(spec, weights, ranks)
-    targets = check_weights(model, weights)
-    held = held_parameters(model)
-    wanted = {name: here for name, target in targets.items() if (here := list(pieces(target, held[target.parameter])))}
+    wanted = wanted_pieces(held_parameters(model), check_weights(model, weights))
     _allocate(model, dtype, torch.device(device))
     parameters = dict(model.named_parameters())
-    sizes = {name: weights.tensors[name].bytes_of(sum(piece.numel for piece in here)) for name, here in wanted.items()}
+    sizes = {name: weights.tensors[name].bytes_of(source.numel) for name, source in wanted.items()}
     loaded, total = 0, sum(sizes.values())
     for file, names in _reading_order(weights, wanted, ranks):
         with open_shard(weights.folder / file) as shard, torch.no_grad():
             for name in names:
-                stored, parameter = shard.get_slice(name), parameters[targets[name].parameter]
-                for piece in wanted[name]:
-                    parameter[piece.target].copy_(stored[piece.source])
+                _copy(shard.get_slice(name), wanted[name], parameters)
                 loaded += sizes[name]
                 if on_progress is not None:
                     on_progress(LoadProgress(loaded, total, name))
@@ -81,26 +81,6 @@ def build_model(spec: ModelSpec, weights: WeightFiles | None = None, ranks: Rank
         )
     with torch.device("meta"):
         return model_family(spec.architecture).model_class()(spec, ranks)
-
-
-def check_weights(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, CheckpointTensor]:
-    """Match the stored tensors against the network's; returns where each stored tensor goes."""
-    targets = _targets(model, weights)
-    held = held_parameters(model)
-    _check_coverage(model, held, targets.values())
-    ignored = model_family(model.spec.architecture).ignored_tensors
-    missing = [name for name in targets if name not in weights.tensors]
-    if missing:
-        message = f"{weights.folder} lacks {_listed(missing)}; fetch it again or correct config.json"
-        raise CheckpointError(message, missing[0])
-    extra = [name for name in weights.tensors if name not in targets and not any(part in name for part in ignored)]
-    if extra:
-        file = weights.tensors[extra[0]].file
-        message = f"{file} holds {_listed(extra)} that {model.spec.architecture} does not have; correct config.json"
-        raise CheckpointError(message, extra[0])
-    for name, target in targets.items():
-        _check_tensor(name, stored_shape(target, held[target.parameter]), weights)
-    return targets
 
 
 def save_model(model: DiffusionLM, folder: Path, dtype: torch.dtype) -> Path:
@@ -126,17 +106,12 @@ def save_model(model: DiffusionLM, folder: Path, dtype: torch.dtype) -> Path:
     return path
 
 
-def _targets(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, CheckpointTensor]:
-    """Where each tensor belongs, by its name: fused ones where they are stored, the published ones otherwise."""
-    fused = [target for target in model.fused_tensors() if target.name in weights.tensors]
-    parameters = {target.parameter for target in fused}
-    published = (target for target in model.checkpoint_tensors() if target.parameter not in parameters)
-    return {target.name: target for target in (*published, *fused)}
+def _copy(stored: TensorSlice, wanted: Wanted, parameters: Mapping[str, nn.Parameter]) -> None:
+    for piece in wanted.pieces:
+        parameters[wanted.parameter][piece.target].copy_(stored[piece.source])
 
 
-def _reading_order(
-    weights: WeightFiles, wanted: Mapping[str, Sequence[Piece]], ranks: Ranks
-) -> Iterable[tuple[str, list[str]]]:
+def _reading_order(weights: WeightFiles, wanted: Mapping[str, Wanted], ranks: Ranks) -> Iterable[tuple[str, list[str]]]:
     """Files and the tensors to take from them. Each rank begins with another file: those of one node share its disk."""
     files = [(file, [name for name in names if name in wanted]) for file, names in weights.names_by_file().items()]
     files = [(file, names) for file, names in files if names]
@@ -176,27 +151,3 @@ def _empty(parameter: nn.Parameter, dtype: torch.dtype, device: torch.device, mo
             "(tensor_parallel_size, expert_parallel_size) or choose a smaller dtype",
             "tensor_parallel_size",
         ) from error
-
-
-def _check_coverage(model: nn.Module, held: Mapping[str, Held], targets: Iterable[CheckpointTensor]) -> None:
-    """A model must say where every element of every parameter of this rank comes from."""
-    elements: defaultdict[str, int] = defaultdict(int)
-    for target in targets:
-        elements[target.parameter] += sum(piece.numel for piece in pieces(target, held[target.parameter]))
-    for name, parameter in model.named_parameters():
-        assert elements[name] == parameter.numel(), f"{name}: {elements[name]} of {parameter.numel()} have a source"
-
-
-def _check_tensor(name: str, expected: tuple[int, ...], weights: WeightFiles) -> None:
-    stored = weights.tensors[name]
-    if stored.shape != expected:
-        message = f"{stored.file}: {name} has shape {list(stored.shape)}, config.json implies {list(expected)}"
-        raise CheckpointError(message, name)
-    if stored.dtype not in STORED_DTYPES:
-        message = f"{stored.file}: {name} is stored as {stored.dtype}; only {', '.join(STORED_DTYPES)} are supported"
-        raise UnsupportedModelError(message, name)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return f"{len(names)} tensor{'s' if len(names) > 1 else ''}: {', '.join(names[:MAX_LISTED])}{more}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from math import prod
 from typing import NamedTuple
@@ -33,6 +33,23 @@ def pieces(tensor: CheckpointTensor, held: Held) -> Iterator[Piece]:
     for box in product(*overlaps):
         source, target = zip(*box, strict=True)
         yield Piece(source[_leading(tensor) :], target)
+
+
+class Wanted(NamedTuple):
+    """What this rank takes of one stored tensor, and for which parameter."""
+
+    parameter: str
+    pieces: list[Piece]
+
+    @property
+    def numel(self) -> int:
+        return sum(piece.numel for piece in self.pieces)
+
+
+def wanted_pieces(held: Mapping[str, Held], targets: Mapping[str, CheckpointTensor]) -> Mapping[str, Wanted]:
+    """By the name of the stored tensor; tensors that others have are left out."""
+    found = {name: Wanted(each.parameter, list(pieces(each, held[each.parameter]))) for name, each in targets.items()}
+    return {name: wanted for name, wanted in found.items() if wanted.pieces}
 
 
 def _region(tensor: CheckpointTensor, held: Held) -> list[Span]:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from engine.layers.experts import Experts
 from engine.layers.routing import BlockRouting, Routing
-from engine.parallel import Part
+from engine.parallel import ALONE, Part
 
 HIDDEN, WIDTH, EXPERTS, PER_TOKEN = 16, 8, 12, 3
 BLOCK = 32
@@ -23,7 +23,7 @@ def routing_of_blocks(num_blocks: int, seed: int = 0) -> Routing:
     return BlockRouting(experts_per_token=PER_TOKEN, capacity=6).choose(logits_TE, None, block_T)
 
 
-def make(part: Part = Part(), width_part: Part = Part()) -> Experts:  # noqa: B008 - frozen values
+def make(part: Part = ALONE.expert_part, width_part: Part = ALONE.expert_width_part) -> Experts:
     """This rank's share of always the same experts."""
     generator = torch.Generator().manual_seed(1)
     gate_up = torch.randn(EXPERTS, 2, WIDTH, HIDDEN, generator=generator)
