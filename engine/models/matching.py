@@ -21,7 +21,7 @@ def check_weights(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, Chec
     """Match the stored tensors against the network's; returns where each stored tensor goes."""
     targets = _targets(model, weights)
     held = held_parameters(model)
-    _check_coverage(model, held, targets.values())
+    check_coverage(model, held, targets.values())
     ignored = model_family(model.spec.architecture).ignored_tensors
     missing = [name for name in targets if name not in weights.tensors]
     if missing:
@@ -45,7 +45,7 @@ def _targets(model: DiffusionLM, weights: WeightFiles) -> Mapping[str, Checkpoin
     return {target.name: target for target in (*published, *fused)}
 
 
-def _check_coverage(model: nn.Module, held: Mapping[str, Held], targets: Iterable[CheckpointTensor]) -> None:
+def check_coverage(model: nn.Module, held: Mapping[str, Held], targets: Iterable[CheckpointTensor]) -> None:
     """A model must say where every element of every parameter of this rank comes from."""
     elements: defaultdict[str, int] = defaultdict(int)
     for target in targets:

@@ -12,10 +12,13 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from engine.layers.division import held_parameters
 from engine.models.json_fields import JsonFields
 from engine.models.loader import build_model
+from engine.models.matching import check_coverage
 from engine.models.registry import FAMILIES, model_family, read_architecture
 from engine.models.spec import DiffusionLM, ModelSpec
+from engine.parallel import ALONE, ParallelLayout, Ranks, rank_without_others
 
 CONFIGS = Path(__file__).parent / "published"
 
@@ -113,9 +116,9 @@ PUBLISHED = {
 }
 
 
-def build(name: str) -> DiffusionLM:
+def build(name: str, ranks: Ranks = ALONE) -> DiffusionLM:
     """The network of a published config, without storage."""
-    return build_model(published_spec(name))
+    return build_model(published_spec(name), ranks=ranks)
 
 
 def published_spec(name: str) -> ModelSpec:
@@ -165,3 +168,21 @@ def test_names_shapes_and_size(name: str) -> None:
     assert sum(parameter.numel() for parameter in parameters.values()) == published.parameters
     assert sum(torch.Size(shape).numel() for shape in stored.values()) == published.parameters
     assert all(parameter.is_meta for parameter in parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "gigabytes"),
+    [
+        ("dream-7b", ParallelLayout(4), 3.8),  # 28 heads on 4: one key head per rank
+        ("llada2.0-flash", ParallelLayout(8, 8), 25.8),  # 32 heads on 4: two ranks per key head
+        ("sdar-30b-a3b", ParallelLayout(4, 8), 8.04),  # experts 29 B in eight parts, the rest 1.5 B in four
+    ],
+    ids=str,
+)
+def test_a_rank_of_a_full_size_model(name: str, layout: ParallelLayout, gigabytes: float) -> None:
+    """Every parameter of the last rank has a source, and in bfloat16 it needs its share of the memory."""
+    model = build(name, rank_without_others(layout, layout.world_size - 1))
+
+    check_coverage(model, held_parameters(model), model.checkpoint_tensors())
+
+    assert sum(parameter.numel() for parameter in model.parameters()) * 2e-9 == pytest.approx(gigabytes, rel=0.01)
