@@ -26,7 +26,7 @@ class NodeShape:
         for name, amount in self.resources.items():
             if name in RESERVED:
                 raise ValueError(f"{name} is not a resource to be invented; CPU cores have an option of their own")
-            if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount > 0:
+            if type(amount) not in (int, float) or not amount > 0:
                 raise ValueError(f"resource {name!r} must be a number above 0, got {amount!r}")
 
     @property
