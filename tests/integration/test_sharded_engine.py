@@ -12,7 +12,7 @@ from engine.parallel import ParallelLayout
 from tests.helpers.engines import Outcome, drive, load
 from tests.helpers.families import BLOCK_LENGTH, FAMILIES, write_family
 from tests.helpers.mixture import mixture
-from tests.helpers.processes import RankProcesses
+from tests.helpers.rank_processes import RankProcesses
 
 OPTIONS = {"block_length": BLOCK_LENGTH, "max_num_seqs": 32, "num_threads": 1, "check_ranks": 1}
 WIDE, NARROW = ParallelLayout(2, 4), ParallelLayout(4, 2)
