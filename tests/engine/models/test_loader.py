@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.errors import CheckpointError, UnsupportedModelError
+from engine.errors import CheckpointError, ConfigError, UnsupportedModelError
 from engine.models.checkpoint import open_checkpoint
 from engine.models.loader import LoadProgress, load_model, save_model
 from engine.models.spec import DiffusionLM
@@ -218,6 +218,21 @@ def test_garbage_and_pointers_are_told_apart(tmp_path: Path) -> None:
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(CheckpointError, match="git lfs pull"):
         load(tmp_path)
+
+
+def test_weights_for_which_there_is_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, empty = write_llada(tmp_path), torch.empty
+    spec = open_checkpoint(folder).spec
+
+    def allocate(*size: object, device: object = None, **options: object) -> Tensor:
+        if device is not None:  # networks are built without naming one
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return empty(*size, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(torch, "empty", allocate)
+    with pytest.raises(ConfigError, match=r"0.0 GiB of weights cannot be allocated on cpu; .*more ranks") as caught:
+        load_model(folder, spec, torch.float32, "cpu")
+    assert caught.value.param == "tensor_parallel_size"
 
 
 TWO = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
