@@ -26,8 +26,8 @@ class NodeShape:
         for name, amount in self.resources.items():
             if name in RESERVED:
                 raise ValueError(f"{name} is not a resource to be invented; CPU cores have an option of their own")
-            if type(amount) not in (int, float) or not amount > 0:
-                raise ValueError(f"resource {name!r} must be a number above 0, got {amount!r}")
+            if amount <= 0:
+                raise ValueError(f"resource {name!r} must be above 0, got {amount}")
 
     @property
     def described(self) -> str:
@@ -54,6 +54,9 @@ def parse_resources(text: str) -> dict[str, float]:
         raise ValueError(f'resources are JSON, e.g. {{"gpuish": 2}}: {error}') from None
     if not isinstance(value, dict):
         raise ValueError(f'resources are numbers by name, e.g. {{"gpuish": 2}}, got {text}')
+    for name, amount in value.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float):
+            raise ValueError(f"resource {name!r} must be a number, got {amount!r}")
     return value
 
 

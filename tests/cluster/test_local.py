@@ -49,8 +49,8 @@ def test_an_elastic_cluster() -> None:
         (["--resources", "gpuish=2"], "resources are JSON"),
         (["--resources", "[2]"], "numbers by name"),
         (["--resources", '{"CPU": 2}'], "CPU is not a resource to be invented"),
-        (["--resources", '{"gpuish": "2"}'], "must be a number above 0"),
-        (["--resources", '{"gpuish": 0}'], "must be a number above 0"),
+        (["--resources", '{"gpuish": "2"}'], "must be a number, got '2'"),
+        (["--resources", '{"gpuish": 0}'], "must be above 0"),
     ],
 )
 def test_wrong_options_are_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
