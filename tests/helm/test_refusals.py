@@ -9,6 +9,7 @@ import pytest
 
 from tests.helm.charts import CHART, example, merged, render
 
+MULTI_HOST = example(CHART.parent / "examples" / "gpu-multi-host.yaml")
 GPU = example(CHART.parent / "examples" / "gpu.yaml")
 PRODUCTION = example(CHART.parent / "examples" / "production.yaml")
 CPU_GROUP = {"name": "cpu", "resources": {"requests": {"cpu": 2}}}
@@ -67,6 +68,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             {"app": {"models": [GPU["app"]["models"][0] | {"autoscaling": {"min_replicas": 5, "max_replicas": 5}}]}},
         ),
         "workerGroups: all groups at maxReplicas have 4 GPUs, .* need 5",
+    ),
+    (
+        merged(
+            MULTI_HOST, {"app": {"models": [MULTI_HOST["app"]["models"][0] | {"placement_strategy": "STRICT_PACK"}]}}
+        ),
+        "workerGroups: no group .* 32 CPUs and 16 GPUs .* 16 ranks stay in one pod unless placement_strategy is PACK",
     ),
     (merged(GPU, {"checkpoints": {"existingClaim": ""}}), r"checkpoints.existingClaim: app.models\[0\].path"),
     (merged(GPU, {"checkpoints": {"hostPath": "/models"}}), "checkpoints: give one of"),

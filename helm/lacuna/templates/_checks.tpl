@@ -102,18 +102,22 @@
 {{- range $index, $given := .Values.app.models -}}
 {{- $model := fromJson (include "lacuna.filled" (dict "defaults" $defaults.model "given" $given)) -}}
 {{- $engine := fromJson (include "lacuna.filled" (dict "defaults" $defaults.engine "given" $model.engine)) -}}
+{{- $ranks := max (int $engine.tensor_parallel_size) (int $engine.expert_parallel_size) -}}
+{{- $together := ternary $ranks 1 (eq $model.placement_strategy "STRICT_PACK") -}}
+{{- $cpusOfPod := mulf $together $model.num_cpus -}}
+{{- $gpusOfPod := mulf $together $model.num_gpus -}}
 {{- $fits := false -}}
 {{- range $groups -}}
 {{- $cpus := float64 (include "lacuna.cpus" .) -}}
 {{- $gpus := float64 (include "lacuna.gpus" .) -}}
-{{- if and (ge $cpus (float64 $model.num_cpus)) (ge $gpus (float64 $model.num_gpus)) -}}{{- $fits = true -}}{{- end -}}
+{{- if and (ge $cpus $cpusOfPod) (ge $gpus $gpusOfPod) -}}{{- $fits = true -}}{{- end -}}
 {{- end -}}
 {{- if not $fits -}}
-{{- fail (printf "workerGroups: no group has pods with the %v CPUs and %v GPUs (resources.limits, e.g. nvidia.com/gpu) that app.models[%d] (%s) asks for by num_cpus and num_gpus" $model.num_cpus $model.num_gpus $index $model.id) -}}
+{{- $remedy := ternary (printf "; its %d ranks stay in one pod unless placement_strategy is PACK" $ranks) "" (gt $together 1) -}}
+{{- fail (printf "workerGroups: no group has pods with the %v CPUs and %v GPUs (resources.limits, e.g. nvidia.com/gpu) that app.models[%d] (%s) asks for by num_cpus and num_gpus%s" $cpusOfPod $gpusOfPod $index $model.id $remedy) -}}
 {{- end -}}
 {{- $replicas := $model.num_replicas -}}
 {{- if $model.autoscaling -}}{{- $replicas = get $model.autoscaling "min_replicas" | default 0 -}}{{- end -}}
-{{- $ranks := max (int $engine.tensor_parallel_size) (int $engine.expert_parallel_size) -}}
 {{- $needed = addf $needed (mulf $replicas $ranks $model.num_gpus) -}}
 {{- $folder := printf "%s/" (trimSuffix "/" $.Values.checkpoints.mountPath) -}}
 {{- $volume := or $.Values.checkpoints.existingClaim $.Values.checkpoints.hostPath $.Values.checkpoints.volume -}}
