@@ -62,7 +62,8 @@ class Head(Group):
 
     serves_traffic: bool = Field(
         default=False,
-        description="Whether clients are sent to the head's proxy too; needed where every group may have no pod.",
+        description="Whether clients are sent to the head's proxy too; needed where every group may have no pod, or "
+        "every model no replica.",
     )
 
 

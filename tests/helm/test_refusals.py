@@ -59,6 +59,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (groups({}, {}), r"workerGroups\[1\].name: .cpu. occurs twice"),
     (groups({"resources": {"limits": {"memory": "4Gi"}}}), r"workerGroups\[0\].resources: requests.cpu is needed"),
     (groups({"minReplicas": 0}) | {"autoscaler": {"enabled": True}}, "head.servesTraffic: needed"),
+    (model(autoscaling={"min_replicas": 0}), "head.servesTraffic: needed where every one of app.models"),
     (model(num_gpus=1), r"workerGroups: no group .* 0.5 CPUs and 1 GPUs .* app.models\[0\] \(lacuna-tiny-sdar\)"),
     (model(num_cpus=3), r"workerGroups: no group .* 3 CPUs"),
     (merged(GPU, {"workerGroups": GPU["workerGroups"][:1]}), "workerGroups: no group .* 1 GPUs"),
@@ -116,6 +117,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (groups({"labels": {"ray.io/cluster": "x"}}), r"workerGroups\[0\].labels: ray.io/cluster is KubeRay's"),
     ({"serve": {"grpc": {"port": 8000}}}, "serve.grpc.port: 8000 is taken"),
     ({"serve": {"http": {"port": 8265}}}, "serve.http.port: 8265 is taken"),
+    ({"serve": {"http": {"port": 8404}}}, "serve.http.port: 8404 is taken"),
     ({"fullnameOverride": "1st"}, "fullnameOverride: .1st. must begin with a letter"),
 ]
 

@@ -18,7 +18,7 @@
 {{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $name) -}}
 {{- fail (printf "fullnameOverride: %q must begin with a letter and hold letters, digits and - only" $name) -}}
 {{- end -}}
-{{- $ports := list 6379 8080 8265 10001 52365 -}}
+{{- $ports := list 6379 8080 8265 8404 9101 10001 52365 -}}
 {{- range $listener := list "http" "grpc" -}}
 {{- $port := int (get $.Values.serve $listener).port -}}
 {{- if has $port $ports -}}
@@ -94,6 +94,7 @@
 {{- $defaults := fromJson (include "lacuna.defaults" .) -}}
 {{- $groups := (fromJson (include "lacuna.workerGroups" .)).groups -}}
 {{- $needed := 0.0 -}}
+{{- $always := 0 -}}
 {{- $present := 0.0 -}}
 {{- range $groups -}}
 {{- $pods := mul .maxReplicas .numOfHosts -}}
@@ -118,12 +119,16 @@
 {{- end -}}
 {{- $replicas := $model.num_replicas -}}
 {{- if $model.autoscaling -}}{{- $replicas = get $model.autoscaling "min_replicas" | default 0 -}}{{- end -}}
+{{- $always = add $always (int $replicas) -}}
 {{- $needed = addf $needed (mulf $replicas $ranks $model.num_gpus) -}}
 {{- $folder := printf "%s/" (trimSuffix "/" $.Values.checkpoints.mountPath) -}}
 {{- $volume := or $.Values.checkpoints.existingClaim $.Values.checkpoints.hostPath $.Values.checkpoints.volume -}}
 {{- if and (hasPrefix $folder $model.path) (not $volume) -}}
 {{- fail (printf "checkpoints.existingClaim: app.models[%d].path %s lies on a volume that nobody names (or hostPath, volume)" $index $model.path) -}}
 {{- end -}}
+{{- end -}}
+{{- if and (eq (int $always) 0) (not .Values.head.servesTraffic) -}}
+{{- fail "head.servesTraffic: needed where every one of app.models may have no replica; Serve then runs a proxy only where Ray put the ingress, which may be the head" -}}
 {{- end -}}
 {{- if gt $needed $present -}}
 {{- fail (printf "workerGroups: all groups at maxReplicas have %v GPUs, the replicas and ranks of app.models need %v" $present $needed) -}}
