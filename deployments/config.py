@@ -167,7 +167,7 @@ class ModelConfig(Settings):
     )
     rank_timeout_s: float = Field(
         default=10,
-        ge=1,
+        ge=3,
         description="A rank for which another has waited so long, within a forward or for a heartbeat, is lost, and "
         "the replica is replaced.",
     )

@@ -46,6 +46,21 @@ def check_port(port: int, option: str) -> None:
                 raise ConfigError(f"port {port} is in use; choose another with {option}", option)
 
 
+def check_divisions(config: AppConfig) -> None:
+    """ConfigError when a checkpoint that is on this machine cannot be divided as its model's settings say."""
+    from engine.models.checkpoint import open_checkpoint
+    from engine.models.division import check_division
+
+    for model in config.models:
+        engine = model.engine_config()
+        if engine.layout.world_size == 1 or not model.checkpoint().is_dir():
+            continue
+        try:
+            check_division(open_checkpoint(model.checkpoint(), engine).spec, engine.layout)
+        except ConfigError as error:
+            raise ConfigError(f"model {model.id}: {error.message}", error.param) from error
+
+
 @contextmanager
 def serving(
     config: AppConfig, options: ServerOptions, announce: Callable[[str], None] = logger.warning
@@ -58,6 +73,8 @@ def serving(
     from ray import serve
 
     from deployments.app import GRPC_SERVICER_FUNCTIONS
+
+    check_divisions(config)
 
     own_cluster = not ray.is_initialized()
     is_local = options.ray_address == "local"

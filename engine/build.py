@@ -19,6 +19,7 @@ from engine.executor import Executor, LocalExecutor
 from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, IterationManager
 from engine.model_runner import ModelRunner
 from engine.models.checkpoint import Checkpoint, open_checkpoint
+from engine.models.division import check_division
 from engine.models.loader import LoadProgress, load_model
 from engine.models.spec import DiffusionLM, ModelSpec
 from engine.parallel import ALONE, Ranks
@@ -141,12 +142,7 @@ def _make_runner(
 
 def check_settings(spec: ModelSpec, config: EngineConfig, max_model_len: int) -> None:
     """ConfigError where a model cannot be divided or computed as the settings say."""
-    if spec.moe is None and config.expert_parallel_size > 1:
-        raise ConfigError(
-            f"expert_parallel_size {config.expert_parallel_size}: a {spec.architecture} has no experts to divide; "
-            "use tensor_parallel_size",
-            "expert_parallel_size",
-        )
+    check_division(spec, config.layout)
     if spec.attention == "bidirectional" and config.max_num_batched_tokens < max_model_len:
         raise ConfigError(
             f"max_num_batched_tokens {config.max_num_batched_tokens} is smaller than max_model_len {max_model_len}: a "

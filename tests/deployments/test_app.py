@@ -8,7 +8,8 @@ import pytest
 
 from cluster.placement import GroupPlacement
 from deployments.app import build_app, deployment_name
-from deployments.launch import check_port
+from deployments.config import AppConfig
+from deployments.launch import check_divisions, check_port
 from engine.errors import ConfigError
 
 
@@ -44,6 +45,19 @@ def test_autoscaling_becomes_serves_bounds_and_delays() -> None:
     assert (scaling.upscale_delay_s, scaling.downscale_to_zero_delay_s) == (7, 900)
     assert engines["b"]._bound_deployment._deployment_config.autoscaling_config is None
     assert router._bound_deployment._deployment_config.autoscaling_config.look_back_period_s == 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"expert_parallel_size": 2}, "model lacuna-tiny-sdar: expert_parallel_size 2: .* has no experts"),
+        ({"tensor_parallel_size": 3}, "model lacuna-tiny-sdar: tensor_parallel_size 3 does not divide"),
+    ],
+)
+def test_models_that_cannot_be_divided_like_that_are_named(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_divisions(AppConfig.parse({"models": [{"id": "lacuna-tiny-sdar", "engine": sizes}]}))
+    check_divisions(AppConfig.parse({"models": [{"id": "elsewhere", "path": "/nowhere", "engine": sizes}]}))
 
 
 def test_a_port_that_is_in_use_is_named() -> None:

@@ -57,12 +57,14 @@ def test_two_ranks_on_one_machine_answer_as_one(moe: Path) -> None:
         assert complete(port, "moe").strip("\n") == offline(moe)
 
 
-def test_a_machine_without_room_is_told_what_is_missing() -> None:
-    command = [BIN / "lacuna", "serve", "-m", "lacuna-tiny-sdar", "--tp", "512", "--port", str(free_port())]
+def test_a_machine_without_room_is_told_what_is_missing(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("models: [{id: lacuna-tiny-sdar, num_cpus: 1000}]")
+    command = [BIN / "lacuna", "serve", "--config", config, "--tp", "2", "--port", str(free_port())]
     refused = subprocess.run([*command, "--grpc-port", str(free_port())], capture_output=True, text=True, cwd=ROOT)
     assert refused.returncode == 2, refused.stderr
-    assert "lacuna-tiny-sdar: 512 ranks of 0.5 CPU each do not fit on one node" in refused.stderr
-    assert "missing: " in refused.stderr
+    assert "lacuna-tiny-sdar: 2 ranks of 1000 CPU each do not fit on one node" in refused.stderr
+    assert "missing: 2000 CPU" in refused.stderr
 
 
 def test_ranks_are_packed_on_one_node_or_spread_over_two(moe: Path, tmp_path: Path) -> None:
