@@ -12,7 +12,7 @@ PROTOS := $(wildcard protos/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-fast test-ray lint type fmt protos bench ci clean
+.PHONY: help install serve test test-fast test-ray lint type fmt protos generate bench ci clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -32,11 +32,11 @@ serve: $(STAMP) ## serve the embedded models on this machine (ARGS="--port 9000"
 
 test: test-fast test-ray ## every test, with Ray and end to end
 
-test-fast: $(STAMP) ## the tests that need neither Ray nor a GPU, on all cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not integration and not e2e and not gpu" -n auto $(ARGS)
+test-fast: $(STAMP) ## the quick tests, which need neither Ray nor a GPU, on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not integration and not e2e and not gpu and not slow" -n auto $(ARGS)
 
-test-ray: $(STAMP) ## the tests with Ray, end to end and with a GPU
-	$(BIN)/python -m pytest -m "integration or e2e or gpu" $(ARGS)
+test-ray: $(STAMP) ## the tests with Ray, end to end, with a GPU, and the slow ones
+	$(BIN)/python -m pytest -m "integration or e2e or gpu or slow" $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and the import directions
 	$(BIN)/ruff check .
@@ -54,6 +54,12 @@ protos: $(STAMP) ## generate protos/*_pb2*.py(i) from protos/*.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. $(PROTOS)
+
+generate: $(STAMP) ## write the pages, dashboard and chart schema that follow from the code
+	$(BIN)/python -m deployments.settings_reference --write
+	$(BIN)/python -m deployments.telemetry.catalog --write
+	$(BIN)/python -m deployments.dashboard --write
+	$(BIN)/python -m deployments.chart --write
 
 bench: $(STAMP) ## replay the recorded runs of the reference implementations
 	$(BIN)/python -m engine.bench $(or $(ARGS),goldens tests/goldens)

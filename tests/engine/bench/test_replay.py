@@ -46,6 +46,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 @pytest.mark.timeout(600)  # a minute of processor time at most, but the machine may be busy
+@pytest.mark.slow
 def test_every_recording_in_the_repository_is_reproduced(command: Command) -> None:
     code, summary = command(GOLDENS)
     cases = [case for name, kind in summary.items() if name != "ok" for case in kind["cases"] if case["required"]]

@@ -23,6 +23,8 @@ from engine.training.presets import RECIPES
 from engine.training.trainer import TrainConfig, Trainer, TrainProgress, train
 from engine.training.validation import NextTokenDecoder
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "hidden_size": 32,
     "intermediate_size": 32,
