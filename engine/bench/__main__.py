@@ -10,6 +10,7 @@ from rich.console import Console
 
 from engine.bench.goldens import command as goldens
 from engine.bench.goldens.engines import load_engine
+from engine.bench.ranks import command as ranks
 from engine.bench.selection import command as selection
 from engine.bench.throughput import command as throughput
 
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     throughput.add_arguments(speed)
     deciding = commands.add_parser("selection", help="what decoders cost beside the forward")
     selection.add_arguments(deciding)
+    sharded = commands.add_parser("ranks", help="what several ranks cost beside one: time and bytes of their exchange")
+    ranks.add_arguments(sharded)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     words = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(words)
@@ -34,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return throughput.run(arguments, words, console)
     if arguments.command == "selection":
         return selection.run(arguments, console)
+    if arguments.command == "ranks":
+        return ranks.run(arguments, console)
     return goldens.run(arguments, load_engine, console)
 
 

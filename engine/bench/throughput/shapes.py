@@ -86,6 +86,16 @@ SHAPES: Mapping[str, ModelSpec] = {
         mask_token_id=32_000,
     ),
     "sdar-70m": _SDAR,
+    "sdar-42m": replace(
+        _SDAR,
+        vocab_size=32_768,
+        hidden_size=512,
+        intermediate_size=1536,
+        num_layers=8,
+        num_heads=8,
+        num_kv_heads=4,
+        mask_token_id=32_000,
+    ),
     "llada-moe-67m": _MOE,
     "llada-8b": replace(
         _LLADA, hidden_size=4096, intermediate_size=12_288, num_layers=32, num_heads=32, num_kv_heads=32, head_dim=128
