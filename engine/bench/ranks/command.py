@@ -103,6 +103,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 def compare(arguments: argparse.Namespace) -> list[Compared]:
     """Every shape in every layout; ConfigError names a layout that a shape cannot have."""
+    if arguments.repeat < 1:
+        raise ConfigError(f"--repeat {arguments.repeat}: at least one run has to count", "repeat")
     work = {name: layouts_of(shape(name), arguments.layout) for name in arguments.shape or DEFAULT_SHAPES}
     processes = Processes(max(layout.world_size for layouts in work.values() for layout in layouts.values()))
     try:

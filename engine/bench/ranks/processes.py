@@ -111,9 +111,9 @@ class Processes:
         return records
 
     def close(self) -> None:
-        """End the processes."""
-        for pipe, process in zip(self._pipes, self._processes, strict=True):
-            pipe.send(None)
+        """End the processes, whatever they do."""
+        for process in self._processes:
+            process.terminate()
             process.join(TIMEOUT_S)
 
 
@@ -125,10 +125,10 @@ def _recorded(ranks: Ranks, recorder: Recorder) -> Ranks:
 
 
 def _serve(rank: int, pipe: Connection) -> None:
-    """A follower's process: load, follow, tell, and again."""
+    """A follower's process: load, follow, tell, and again until it is ended."""
     torch.set_num_threads(1)
-    while (message := pipe.recv()) is not None:
-        folder, spec, options, port = message
+    while True:
+        folder, spec, options, port = pipe.recv()
         _follow(rank, Job(folder, spec, options), port, pipe)
 
 

@@ -120,7 +120,9 @@ def test_without_a_choice_a_shape_gets_the_layouts_that_it_can_have() -> None:
     assert list(layouts_of(MIXTURE, None)) == list(LAYOUTS)
 
 
-@pytest.mark.parametrize("wrong", [["--layout", "tp3"], ["--layout", "ep2"], ["--layout", "x"], ["--shape", "sphere"]])
+@pytest.mark.parametrize(
+    "wrong", [["--layout", "tp3"], ["--layout", "ep2"], ["--layout", "x"], ["--shape", "sphere"], ["--repeat", "0"]]
+)
 def test_what_cannot_be_is_named(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, *wrong]) == 2
     assert wrong[1].lstrip("tep") in capsys.readouterr().out
