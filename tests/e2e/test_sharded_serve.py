@@ -76,7 +76,7 @@ def test_ranks_are_packed_on_one_node_or_spread_over_two(moe: Path, tmp_path: Pa
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps({"models": models, "graceful_shutdown_timeout_s": 2}))
     port = free_port()
-    nodes = [sys.executable, "-m", "cluster.local", "--nodes", "2", "--cpus", "1"]
+    nodes = [sys.executable, "-m", "cluster.local", "--nodes", "2", "--cpus", "2"]
     with running(nodes, ready=" nodes at ") as greeting:
         address = greeting.split(" nodes at ")[1].split()[0]
         command = ["serve", "--ray-address", address, "--config", config, "--port", port, "--grpc-port", free_port()]
