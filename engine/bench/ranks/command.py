@@ -8,14 +8,13 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from engine.bench.ranks.measure import Measurement, Workload, measure
+from engine.bench.ranks.comparison import Compared, bytes_table, times_table
+from engine.bench.ranks.measure import Workload, measure
 from engine.bench.ranks.processes import CPU, Job, Processes
 from engine.bench.throughput.shapes import SHAPES, random_model, shape
 from engine.errors import ConfigError, LacunaError
@@ -44,42 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="also write the JSON there")
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A layout beside one rank alone; the same tokens are expected of both."""
-
-    shape: str
-    layout: str
-    ranks: int
-    one: Measurement
-    many: Measurement
-
-    @property
-    def equal(self) -> bool:
-        return self.one.tokens == self.many.tokens
-
-    @property
-    def overhead(self) -> float:
-        """How much longer a forward takes the ranks than an even share of one rank's computing would."""
-        return self.many.busy_s / (self.one.compute_s / self.ranks) - 1
-
-    def to_dict(self) -> Mapping[str, object]:
-        measured = asdict(self.many)
-        del measured["tokens"]
-        return {
-            "shape": self.shape,
-            "layout": self.layout,
-            "ranks": self.ranks,
-            "tokens_equal": self.equal,
-            "one_rank_compute_s": self.one.compute_s,
-            "one_rank_step_s": self.one.step_s,
-            "overhead": self.overhead,
-            "sent_bytes_per_token": self.many.sent_bytes_per_token,
-            "byte_ratio": self.many.byte_ratio,
-            **measured,
-        }
-
-
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Measure, print two tables and a line of JSON; the exit code."""
     torch.set_num_threads(1)
@@ -90,8 +53,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return EXIT_USAGE
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     console.print(f"The ranks share the {cores} cores of this machine, whose load is {load:.1f}.")
-    console.print(_times(results, arguments))
-    console.print(_bytes(results))
+    console.print(times_table(results, _title(arguments)))
+    console.print(bytes_table(results))
     ok = all(one.equal for one in results)
     summary = {"ok": ok, "cores": cores, "load": load, "results": [one.to_dict() for one in results]}
     line = json.dumps(summary)
@@ -99,6 +62,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         arguments.output.write_text(line + "\n", encoding="utf-8")
     console.file.write(line + "\n")
     return EXIT_OK if ok else EXIT_DIFFERENT
+
+
+def _title(arguments: argparse.Namespace) -> str:
+    return (
+        f"{arguments.batch} x ({arguments.prompt} + {arguments.generate}) tokens, threshold {arguments.threshold}, "
+        f"best of {arguments.repeat}"
+    )
 
 
 def compare(arguments: argparse.Namespace) -> list[Compared]:
@@ -178,54 +148,3 @@ def _job(folder: Path, spec: ModelSpec, layout: ParallelLayout, workload: Worklo
         "expert_dispatch": layout.dispatch,
     }
     return Job(folder, spec, options)
-
-
-def _times(results: Sequence[Compared], arguments: argparse.Namespace) -> Table:
-    title = (
-        f"ms of a mean forward; {arguments.batch} x ({arguments.prompt} + {arguments.generate}) tokens, threshold "
-        f"{arguments.threshold}, one thread per rank. compute: CPU time of the slowest rank, plan coding included. All "
-        "else: the shortest of runs and ranks. overhead: compute, exchange and sending over an even share of one rank's"
-    )
-    heads = "compute of one|compute|collectives|exchange|encode plan|send plan|decode plan|heartbeat|overhead|tokens"
-    table = _empty_table(title, heads)
-    for one in results:
-        many = one.many
-        table.add_row(
-            one.shape,
-            one.layout,
-            str(one.ranks),
-            *(f"{seconds * 1e3:.2f}" for seconds in (one.one.compute_s, many.compute_s)),
-            f"{many.collectives:.1f}",
-            *(f"{seconds * 1e3:.2f}" for seconds in (many.exchange_s, many.encode_s, many.send_s)),
-            *(f"{seconds * 1e3:.2f}" for seconds in (many.decode_s, many.beat_s)),
-            f"{one.overhead:+.0%}",
-            "equal" if one.equal else "DIFFER",
-        )
-    return table
-
-
-def _bytes(results: Sequence[Compared]) -> Table:
-    title = "KiB that all ranks together send in a mean forward, as the system counts them, and the least that will do"
-    table = _empty_table(title, "tensors|plans|sent|least tensors|least plans|sent : least|sent per token")
-    for one in results:
-        many = one.many
-        least = (many.least.layers + many.least.vocabulary, many.least.plan)
-        table.add_row(
-            one.shape,
-            one.layout,
-            str(one.ranks),
-            *(f"{size / 1024:.1f}" for size in (many.tensor_bytes, many.plan_bytes, many.sent_bytes)),
-            *(f"{size / many.forwards / 1024:.1f}" for size in least),
-            f"{many.byte_ratio:.3f}",
-            f"{many.sent_bytes_per_token / 1024:.1f}",
-        )
-    return table
-
-
-def _empty_table(title: str, heads: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("shape", no_wrap=True)
-    table.add_column("layout", no_wrap=True)
-    for head in ("ranks", *heads.split("|")):
-        table.add_column(head, justify="right")
-    return table
