@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import ray
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import get_current_placement_group
 
 from cluster.network import own_address, use_interface_of
@@ -19,9 +20,10 @@ from cluster.rank_worker import GroupSettings, RankInfo
 from cluster.workers import POLL_S, Workers
 from engine.channel import ControlChannel
 from engine.config import resolve_device
-from engine.errors import ConfigError, EngineDeadError
+from engine.errors import ConfigError, EngineDeadError, LacunaError
 from engine.lockstep import LeadingExecutor
 from engine.model_runner import ModelRunner
+from engine.models.loader import LoadProgress
 from engine.parallel import Ranks, join, leave, listen
 from engine.plan import IterationPlan, StepResult
 
@@ -76,13 +78,27 @@ class WorkerGroup:
         """Where each rank runs, this one first."""
         return [RankInfo.here(0), *(info for _, info in sorted(self._workers.infos.items()))]
 
-    def lead(self, runner: ModelRunner) -> WorkerGroup:
-        """Wait until every rank has loaded, and lead them. Errors name the rank, its file and what it lacks."""
+    @contextmanager
+    def loading(self, on_progress: Callable[[LoadProgress], None]) -> Iterator[Callable[[LoadProgress], None]]:
+        """Around the loading of rank 0, which calls what this yields. That raises the error of a rank that has failed
+        meanwhile. Errors, rank 0's own too, end all ranks and name the rank, its file and what it lacks."""
+
+        def look(progress: LoadProgress) -> None:
+            on_progress(progress)
+            self._workers.check(self._loading)
+
         try:
-            self._workers.wait(self._loading)
-        except BaseException:
+            yield look
+        except BaseException as error:
             self._workers.kill()
-            raise
+            of_another = isinstance(error, EngineDeadError) or isinstance(error.__cause__, RayError)
+            if of_another or not isinstance(error, LacunaError):
+                raise
+            raise type(error)(f"{RankInfo.here(0)}: {error.message}", error.param) from error
+
+    def lead(self, runner: ModelRunner) -> WorkerGroup:
+        """Wait until every rank has loaded, and lead them. Called within ``loading``."""
+        self._workers.wait(self._loading)
         self._executor = LeadingExecutor(runner, self._channel)
         self._following = self._workers.call("follow")
         threading.Thread(target=self._watch, name="lacuna-ranks", daemon=True).start()

@@ -78,7 +78,8 @@ def load_engine(model: ModelConfig, ranks: WorkerGroup | None, telemetry: Engine
     path, config, log = model.checkpoint(), model.engine_config(), LoadLog(model.id)
     if ranks is None:
         return LLMEngine.from_pretrained(path, config, log, telemetry=telemetry)
-    return LLMEngine.from_pretrained(path, config, log, ranks.ranks, ranks.lead, telemetry=telemetry)
+    with ranks.loading(log) as on_progress:
+        return LLMEngine.from_pretrained(path, config, on_progress, ranks.ranks, ranks.lead, telemetry=telemetry)
 
 
 class EngineReplica:
