@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 HEALTH_TIMEOUT_S = 3.0
 ROUTER_PAUSES_S = (0.2, 1.0, 3.0)
+ROUTER_ANSWER_S = 2.0
+"""The router answers when a request's time has passed, and says what was missing; so long it may take for that."""
 
 
 class RouterClient(Protocol):
@@ -264,7 +266,7 @@ class GenerationService:
             tracestate=job.calls[0].tracestate,
         )
         try:
-            async with asyncio.timeout(lease.left_s()):
+            async with asyncio.timeout(lease.left_s() + ROUTER_ANSWER_S):
                 return await self._ask_router(job, request)
         except TimeoutError:
             raise DeadlineExceededError(

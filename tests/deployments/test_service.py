@@ -133,7 +133,14 @@ async def test_a_router_that_is_replaced_is_asked_again(monkeypatch: pytest.Monk
         await GenerationService(router, {"fake": FakeEngine()}).complete(job())
 
 
-async def test_time_passes_while_waiting_too() -> None:
+async def test_what_the_router_says_of_passed_time_is_told() -> None:
+    late = DeadlineExceededError("no turn came. missing: 2 CPU", "timeout_ms")
+    with pytest.raises(DeadlineExceededError, match="missing: 2 CPU"):
+        await GenerationService(FakeRouter(late, wait_s=0.1), {"fake": FakeEngine()}).complete(job(timeout_s=0.05))
+
+
+async def test_time_passes_while_waiting_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "ROUTER_ANSWER_S", 0.0)
     router = FakeRouter(never=True)
     with pytest.raises(DeadlineExceededError, match="waited"):
         await GenerationService(router, {"fake": FakeEngine()}).complete(job(timeout_s=0.05))

@@ -34,6 +34,7 @@ def test_a_stream_goes_on_after_the_loss(losses: Losses) -> None:
 
 def test_a_client_without_time_is_answered_meanwhile(losses: Losses) -> None:
     assert "deadline_exceeded" in losses.refusal
+    assert "missing: 1 CPU" in losses.refusal
 
 
 def test_the_whole_group_is_replaced(losses: Losses) -> None:
