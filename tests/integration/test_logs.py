@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from deployments.config import EMBEDDED_MODELS
+from deployments.launch import APP_NAME
 from protos import generation_pb2 as pb
 from protos.generation_pb2_grpc import GenerationStub
 from tests.integration.conftest import Service
@@ -28,8 +29,8 @@ def log_folder() -> Path:
 
 
 def replica_logs() -> Iterator[list[dict[str, Any]]]:
-    """The lines of each replica, as Serve has written them so far."""
-    for file in sorted((log_folder() / "serve").glob("replica_*.log")):
+    """The lines of each replica, as Serve has written them so far. (Other applications of this Ray log as text.)"""
+    for file in sorted((log_folder() / "serve").glob(f"replica_{APP_NAME}_*.log")):
         yield [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
