@@ -41,7 +41,13 @@ def running(command: list[str], ready: str) -> Iterator[str]:
     """Run a command until the block ends; yields its output up to the line that holds ``ready``."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "RAY_ADDRESS": "local", "RAY_worker_niceness": "0"}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_heed_interrupts,
     )
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
@@ -58,6 +64,11 @@ def running(command: list[str], ready: str) -> Iterator[str]:
         reader.join(10)
         assert process.stdout is not None
         process.stdout.close()
+
+
+def _heed_interrupts() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
