@@ -204,8 +204,7 @@ def test_ranks_that_disagree_are_found_and_ended(leader: Any, eventually: Any) -
     told, found = ray.get(leader.disagreeing.remote())
     difference = "after forward 2 the ranks' canvases differ: slot 0: rank 0 against rank 1"
     assert difference in told
-    assert found.startswith("rank 1 (pid ")
-    assert difference in found
+    assert difference in found, "whichever rank says it first"
     eventually(lambda: live_workers() == before)
 
 
