@@ -90,6 +90,8 @@ class Vocabulary:
         log_total_M = logits_MV.logsumexp(dim=1)
         column = None if without is None else self.column(without)
         top_M, column_M = logits_MV.max(dim=1) if column is None else _max_without(logits_MV, column)
+        if self.whole:
+            return Best(top_M, column_M, log_total_M)
         top_GM, token_GM, log_total_GM = self.gather(top_M, self._numbers(column_M, top_M), log_total_M)
         return Best(*_first_largest(top_GM, token_GM), log_total_GM.logsumexp(dim=0))
 
@@ -114,6 +116,8 @@ class Vocabulary:
 
     def probability_of(self, logits_MV: Tensor, tokens_M: Tensor) -> Tensor:
         """softmax(logits)[token]."""
+        if self.whole:
+            return (logits_MV.gather(1, tokens_M[:, None]).squeeze(1) - logits_MV.logsumexp(dim=1)).exp()
         chosen_M = self.own(logits_MV, tokens_M[:, None]).squeeze(1)
         chosen_GM, log_total_GM = self.gather(chosen_M, logits_MV.logsumexp(dim=1))
         return (chosen_GM.sum(dim=0) - log_total_GM.logsumexp(dim=0)).exp()
