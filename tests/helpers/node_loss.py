@@ -151,9 +151,15 @@ def _text(base_url: str) -> str:
 
 
 def _refusal(base_url: str) -> str:
-    """What a client learns whose request has little time, while nothing can answer it."""
+    """What a client learns whose requests have little time, while nothing can answer them: at first perhaps only that,
+    since the router has yet to see that the replica is gone."""
     body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 8, "timeout_ms": 5000}
-    return httpx.post(f"{base_url}/v1/completions", json=body, timeout=60).text
+    text = ""
+    for _ in range(6):
+        text = httpx.post(f"{base_url}/v1/completions", json=body, timeout=60).text
+        if "missing" in text:
+            break
+    return text
 
 
 def _snapshot() -> Snapshot | None:
