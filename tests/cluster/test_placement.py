@@ -31,8 +31,8 @@ def test_what_ranks_cannot_reserve_is_named(options: dict[str, float], param: st
 
 
 def test_one_rank_may_reserve_anything() -> None:
-    placement(1, num_cpus=0)
-    placement(1, num_gpus=0.5)
+    assert placement(1, num_cpus=0).num_cpus == 0
+    assert placement(1, num_gpus=0.5).num_gpus == 0.5
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 
 from engine.canvas import Canvas
 from engine.errors import RanksDisagreeError
-from engine.parallel import ALONE, Ranks
+from engine.parallel import AbsentGroup, Part, Ranks
 from engine.rank_check import RankCheck
 from tests.helpers.ranks import tensor_ranks
 
@@ -40,5 +40,8 @@ def test_equal_canvases_pass_and_each_so_many_forwards_count() -> None:
     assert tensor_ranks(2, work) == [[4], [4]]
 
 
-def test_one_rank_has_nobody_to_disagree_with() -> None:
-    RankCheck(ALONE.world, 1).after_forward(canvas_of(0))
+def test_one_rank_asks_nobody() -> None:
+    canvas = canvas_of(0)
+    with pytest.raises(AssertionError, match="is alone"):
+        RankCheck(AbsentGroup(Part(0, 2)), 1).after_forward(canvas)
+    RankCheck(AbsentGroup(Part()), 1).after_forward(canvas)  # would raise as well if it asked
