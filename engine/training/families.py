@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.cache.policy import AttentionPattern
 from engine.models.llada import LLaDAModel
@@ -99,32 +99,24 @@ def qwen3_config(spec: ModelSpec) -> dict[str, object]:
     return {name: value for name, value in fields.items() if name not in ("block_size", "mask_token_id")}
 
 
-FAMILIES: dict[str, Family] = {
-    "qwen3": Family(
-        build=SDARModel,
-        architecture="Qwen3ForCausalLM",
-        attention="block_causal",
-        embedding="model.embed_tokens.weight",
-        head="lm_head.weight",
-        residual_outputs=("o_proj.weight", "down_proj.weight"),
-        config=qwen3_config,
-    ),
-    "llada": Family(
-        build=LLaDAModel,
-        architecture="LLaDAModelLM",
-        attention="bidirectional",
-        embedding="model.transformer.wte.weight",
-        head="model.transformer.ff_out.weight",
-        residual_outputs=("attn_out.weight", "ff_out.weight"),
-        config=llada_config,
-    ),
-    "sdar": Family(
-        build=SDARModel,
-        architecture="SDARForCausalLM",
-        attention="block_causal",
-        embedding="model.embed_tokens.weight",
-        head="lm_head.weight",
-        residual_outputs=("o_proj.weight", "down_proj.weight"),
-        config=sdar_config,
-    ),
-}
+LLADA = Family(
+    build=LLaDAModel,
+    architecture="LLaDAModelLM",
+    attention="bidirectional",
+    embedding="model.transformer.wte.weight",
+    head="model.transformer.ff_out.weight",
+    residual_outputs=("attn_out.weight", "ff_out.weight"),
+    config=llada_config,
+)
+SDAR = Family(
+    build=SDARModel,
+    architecture="SDARForCausalLM",
+    attention="block_causal",
+    embedding="model.embed_tokens.weight",
+    head="lm_head.weight",
+    residual_outputs=("o_proj.weight", "down_proj.weight"),
+    config=sdar_config,
+)
+QWEN3 = replace(SDAR, architecture="Qwen3ForCausalLM", config=qwen3_config)
+
+FAMILIES: dict[str, Family] = {"qwen3": QWEN3, "llada": LLADA, "sdar": SDAR}
