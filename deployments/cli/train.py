@@ -37,8 +37,9 @@ def train(
     """
     import torch
 
+    from engine.training.base import BaseConfig, base_job
     from engine.training.presets import RECIPES
-    from engine.training.trainer import TrainConfig
+    from engine.training.trainer import TrainSettings
     from engine.training.trainer import train as run
 
     if preset not in RECIPES:
@@ -48,21 +49,13 @@ def train(
     if initial is not None and not initial.is_dir():
         raise ConfigError(f"--initial: {initial} is not a folder", "initial")
     torch.set_num_threads(threads)
-    config = TrainConfig(
-        preset=preset,
-        output=output,
-        seed=seed,
-        steps=steps,
-        time_budget_minutes=minutes,
-        initial=initial,
-        compile=compile_,
-    )
-    print(run(config, _report))
+    config = BaseConfig(preset=preset, seed=seed, steps=steps, time_budget_minutes=minutes, initial=initial)
+    print(run(base_job(config), TrainSettings(output=output, seed=seed, compile=compile_), _report))
 
 
 def _report(progress: TrainProgress) -> None:
-    accuracy = progress.accuracy or {}
-    kinds = "".join(f"  {kind} {value:.0%}" for kind, value in accuracy.items())
+    scores = progress.scores or {}
+    kinds = "".join(f"  {kind} {value:.0%}" for kind, value in scores.items())
     print(
         f"{progress.fraction:6.1%}  step {progress.step}  loss {progress.loss:.3f}  {progress.samples} samples  "
         f"{progress.tokens_per_s:.0f} tokens/s{kinds}",

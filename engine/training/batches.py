@@ -58,17 +58,20 @@ def collate(rows: Sequence[Row], length: int, padding_id: int) -> Batch:
 
 
 class Batcher:
-    """Collects rows by length and gives a batch as soon as one is full. Rows beyond the longest length are dropped."""
+    """Collects rows by length and gives a batch as soon as one is full. Rows beyond the longest length are dropped and
+    counted."""
 
-    def __init__(self, tokens_per_batch: int, padding_id: int) -> None:
+    def __init__(self, tokens_per_batch: int, padding_id: int, row_lengths: Sequence[int] = ROW_LENGTHS) -> None:
         self._tokens_per_batch = tokens_per_batch
         self._padding_id = padding_id
-        self._waiting: dict[int, list[Row]] = {length: [] for length in ROW_LENGTHS}
+        self._waiting: dict[int, list[Row]] = {length: [] for length in sorted(row_lengths)}
+        self.num_dropped = 0
 
     def add(self, row: Row) -> Iterator[Batch]:
         """Take one row; yield a batch if it filled one."""
-        length = next((length for length in ROW_LENGTHS if len(row) <= length), None)
+        length = next((length for length in self._waiting if len(row) <= length), None)
         if length is None:
+            self.num_dropped += 1
             return
         waiting = self._waiting[length]
         waiting.append(row)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,25 +19,34 @@ from engine.models.llada import LLaDAModel
 from engine.models.loader import save_model
 from engine.models.sdar import SDARModel
 from engine.models.spec import DiffusionLM
-from engine.training.adapt import fold_into_llada
 from engine.training.families import Family
+from engine.training.folding import fold_into_llada
+from engine.training.job import CheckpointFiles, JsonValue
 from engine.training.tokenizer import save_tokenizer
 
 SDAR_ARCHITECTURE = "SDARForCausalLM"
 
 
-def save_checkpoint(
-    folder: Path, model: DiffusionLM, family: Family, tokenizer: Tokenizer, record: dict[str, object]
-) -> None:
-    """Write config, weights (bfloat16), tokenizer and ``record`` (``training.json``). ``folder`` changes at once."""
+def files_of(model: DiffusionLM, family: Family, tokenizer: Tokenizer) -> CheckpointFiles:
+    """The files of an embedded model."""
+    stop_ids = sorted(model.spec.stop_token_ids)
+    max_length = model.spec.max_position_embeddings
+    return CheckpointFiles(
+        config=family.config(model.spec),
+        generation_config={"eos_token_id": stop_ids, "pad_token_id": stop_ids[0]},
+        write_tokenizer=lambda folder: save_tokenizer(tokenizer, folder, max_length),
+    )
+
+
+def save_checkpoint(folder: Path, model: DiffusionLM, files: CheckpointFiles, record: Mapping[str, JsonValue]) -> None:
+    """Write config, weights, tokenizer and ``record`` (``training.json``). ``folder`` changes at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    save_model(model, staging, torch.bfloat16)
-    stop_ids = sorted(model.spec.stop_token_ids)
-    _write_json(staging / "config.json", family.config(model.spec))
-    _write_json(staging / "generation_config.json", {"eos_token_id": stop_ids, "pad_token_id": stop_ids[0]})
+    save_model(model, staging, files.dtype)
+    _write_json(staging / "config.json", files.config)
+    _write_json(staging / "generation_config.json", files.generation_config)
     _write_json(staging / "training.json", record)
-    save_tokenizer(tokenizer, staging, model.spec.max_position_embeddings)
+    files.write_tokenizer(staging)
     staging.chmod(0o755)
     for path in staging.iterdir():
         path.chmod(0o644)
@@ -74,5 +84,5 @@ def load_weights(model: DiffusionLM, folder: Path) -> None:
         target.copy_(stored[tensor.name])
 
 
-def _write_json(path: Path, content: dict[str, object]) -> None:
+def _write_json(path: Path, content: Mapping[str, JsonValue]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -39,10 +39,14 @@ class SpecialIds:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """``prompt`` ends with the assistant's mark; ``answer`` ends with one end-of-text id."""
+    """``prompt`` ends with the assistant's mark; ``answer`` ends with one end-of-text id.
+
+    ``revealed_at`` are the denoising steps at which a model filled the answer's tokens, where it wrote it itself.
+    """
 
     prompt: list[int]
     answer: list[int]
+    revealed_at: tuple[int, ...] = ()
 
 
 def encode_prompt(tokenizer: Tokenizer, ids: SpecialIds, prompt: str) -> list[int]:

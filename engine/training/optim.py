@@ -1,4 +1,4 @@
-"""Muon for the hidden matrices, AdamW for embeddings, head and norms."""
+"""AdamW, or Muon for the matrices of the layers and AdamW for embeddings, head, routers and norms."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from engine.models.spec import DiffusionLM
-from engine.training.families import Family
+from engine.training.job import Optimisation
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
-EMBEDDING_BOOST = 2.5
+EMBEDDING = "embed_tokens.weight"
+HEAD = "lm_head.weight"
+ROUTER = "mlp.gate.weight"
 
 
 def orthogonalise(matrices_KRC: Tensor) -> Tensor:
@@ -31,11 +33,24 @@ def orthogonalise(matrices_KRC: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class MatrixPart:
-    """Rows ``[start, end)`` of a parameter: one projection, also where several are packed."""
+    """Rows ``[start, end)`` of a parameter, or of its matrix ``expert`` where matrices are stacked: one projection."""
 
     parameter: Tensor
     start: int
     end: int
+    expert: int | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        return self._rows(self.parameter)
+
+    @property
+    def gradient(self) -> Tensor:
+        assert self.parameter.grad is not None
+        return self._rows(self.parameter.grad)
+
+    def _rows(self, whole: Tensor) -> Tensor:
+        return (whole if self.expert is None else whole[self.expert])[self.start : self.end]
 
 
 class Muon:
@@ -45,7 +60,7 @@ class Muon:
         self._momentum = momentum
         self._groups: dict[tuple[int, int], list[MatrixPart]] = {}
         for part in parts:
-            self._groups.setdefault((part.end - part.start, part.parameter.shape[1]), []).append(part)
+            self._groups.setdefault((part.end - part.start, part.parameter.shape[-1]), []).append(part)
         self._buffers = {shape: torch.zeros(len(parts), *shape) for shape, parts in self._groups.items()}
 
     @torch.no_grad()
@@ -53,50 +68,56 @@ class Muon:
         """Update every part; wide matrices move by ``learning_rate`` in spectral norm, tall ones by sqrt(rows/columns)
         times as much."""
         for (rows, columns), parts in self._groups.items():
-            gradients = torch.stack([_gradient(part) for part in parts])
+            gradients = torch.stack([part.gradient for part in parts])
             buffer = self._buffers[rows, columns]
             buffer.lerp_(gradients, 1 - self._momentum)
             update = orthogonalise(gradients.lerp(buffer, self._momentum))
             scale = learning_rate * max(1.0, rows / columns) ** 0.5
             for part, delta in zip(parts, update, strict=True):
-                part.parameter[part.start : part.end].sub_(delta, alpha=scale)
-
-
-def _gradient(part: MatrixPart) -> Tensor:
-    assert part.parameter.grad is not None
-    return part.parameter.grad[part.start : part.end]
+                part.weight.sub_(delta, alpha=scale)
 
 
 class Optimiser:
-    """Both optimisers of a model; learning rates are given per step as a share of their peaks."""
+    """The optimiser of a model; learning rates are given per step as a share of their peaks."""
 
-    def __init__(self, model: DiffusionLM, family: Family, muon_rate: float, adam_rate: float) -> None:
-        """The embedding learns 2.5 times as fast as the rest of AdamW's parameters."""
+    def __init__(self, model: DiffusionLM, settings: Optimisation) -> None:
         self._model = model
-        self._muon_rate = muon_rate
-        parameters = dict(model.named_parameters())
-        places = {tensor.name: tensor for tensor in model.checkpoint_tensors()}
-        embedding, head = (parameters[places.pop(name).parameter] for name in (family.embedding, family.head))
-        self._muon = Muon(
-            MatrixPart(parameter, place.start, place.end or parameter.shape[0])
-            for place in places.values()
-            if (parameter := parameters[place.parameter]).ndim == 2
-        )
-        vectors = [parameter for parameter in parameters.values() if parameter.ndim == 1]
+        self._settings = settings
+        matrices = _matrices(model) if settings.kind == "muon" else []
+        self._muon = Muon(matrices) if matrices else None
+        in_muon = {id(part.parameter) for part in matrices}
+        rest = [parameter for parameter in model.parameters() if id(parameter) not in in_muon]
+        embedding = model.get_parameter(EMBEDDING)
         self._adam = torch.optim.AdamW(
             [
-                {"params": [embedding], "peak": EMBEDDING_BOOST * adam_rate},
-                {"params": [head, *vectors], "peak": adam_rate},
+                {"params": [embedding], "peak": settings.embedding_boost * settings.rate},
+                {"params": [p for p in rest if p is not embedding], "peak": settings.rate},
             ],
-            lr=adam_rate,
-            betas=(0.9, 0.95),
-            weight_decay=0.0,
+            lr=settings.rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
         )
 
     def step(self, share: float) -> None:
         """Apply the gradients at ``share`` of the peak learning rates, then forget them."""
+        if self._settings.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.gradient_clip)
         for group in self._adam.param_groups:
             group["lr"] = group["peak"] * share
         self._adam.step()
-        self._muon.step(self._muon_rate * share)
+        if self._muon is not None:
+            self._muon.step(self._settings.matrix_rate * share)
         self._model.zero_grad(set_to_none=True)
+
+
+def _matrices(model: DiffusionLM) -> list[MatrixPart]:
+    """Every projection of the layers by itself, also where several are packed or stacked. Routers are left out: their
+    rows are scores of experts that do not mix."""
+    parameters = dict(model.named_parameters())
+    return [
+        MatrixPart(parameter, place.start, place.end or parameter.shape[-2], place.expert)
+        for place in model.checkpoint_tensors()
+        if (parameter := parameters[place.parameter]).ndim >= 2
+        and place.parameter not in (EMBEDDING, HEAD)
+        and not place.parameter.endswith(ROUTER)
+    ]

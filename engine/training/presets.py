@@ -5,29 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from engine.training.noise import Blocks, Canvas, NextToken, Objective
+from engine.training.job import Share, Stage
+from engine.training.noise import Blocks, Canvas, NextToken
 
 AUTOREGRESSIVE = Blocks(1)
 AUTOREGRESSIVE_AFTER_PROMPT = Blocks(1, prompt_is_block=True)
 BLOCKS_AFTER_PROMPT = Blocks(8, prompt_is_block=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """An objective and its share of the rows."""
-
-    objective: Objective
-    weight: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A mixture of objectives that holds until the given fraction of the training; ``rate`` scales the learning
-    rates."""
-
-    until: float
-    mixture: tuple[Share, ...]
-    rate: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +25,7 @@ class Recipe:
     block_length: int
     initial: str | None = None
     hidden_size: int = 256
-    intermediate_size: int = 448
+    intermediate_size: int = 352
     num_layers: int = 5
     num_heads: int = 8
     vocab_size: int = 1152
@@ -71,7 +54,7 @@ def describe(recipe: Recipe) -> dict[str, object]:
 
 
 RECIPES: dict[str, Recipe] = {
-    "tiny-ar": Recipe(family="qwen3", block_length=1, stages=(Stage(1.0, (Share(NextToken(), 1.0),)),)),
+    "tiny-ar": Recipe(family="qwen3", block_length=1, steps=3000, stages=(Stage(1.0, (Share(NextToken()),)),)),
     "tiny-sdar": Recipe(
         family="sdar",
         block_length=4,

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
-from engine.training.presets import Recipe, Stage
-
-FINAL_RATE = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How long to train: until ``steps``, or until ``minutes`` of wall clock, whichever comes first."""
-
-    steps: int | None
-    minutes: float | None
+from engine.training.job import Budget, Curriculum, Stage
 
 
 class Schedule:
     """Turns steps and time into the fraction of the run, the stage and the share of the peak learning rates."""
 
-    def __init__(self, recipe: Recipe, budget: Budget) -> None:
-        self._recipe = recipe
+    def __init__(self, curriculum: Curriculum, budget: Budget) -> None:
+        self._curriculum = curriculum
         self._budget = budget
         self._started = time.monotonic()
         self.step = 0
@@ -38,7 +27,8 @@ class Schedule:
 
     @property
     def stage(self) -> Stage:
-        return next((stage for stage in self._recipe.stages if self.fraction < stage.until), self._recipe.stages[-1])
+        stages = self._curriculum.stages
+        return next((stage for stage in stages if self.fraction < stage.until), stages[-1])
 
     def advance(self) -> None:
         """Count one step."""
@@ -51,6 +41,7 @@ class Schedule:
     @property
     def rate(self) -> float:
         """Warm-up, plateau, linear decay; times the stage's own factor."""
-        warm = min(1.0, self.step / self._recipe.warmup_steps)
-        decay = min(1.0, (1.0 - self.fraction) / (1.0 - self._recipe.decay_from))
-        return self.stage.rate * warm * max(FINAL_RATE, decay)
+        curriculum = self._curriculum
+        warm = min(1.0, self.step / curriculum.warmup_steps) if curriculum.warmup_steps else 1.0
+        decay = min(1.0, (1.0 - self.fraction) / (1.0 - curriculum.decay_from)) if curriculum.decay_from < 1 else 1.0
+        return self.stage.rate * warm * max(curriculum.final_rate, decay)

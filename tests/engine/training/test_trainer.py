@@ -15,12 +15,13 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.llm_engine import LLMEngine
 from engine.sampling_params import SamplingParams
+from engine.training.base import BaseConfig, base_job
 from engine.training.checkpoint import load_weights
 from engine.training.data import SpecialIds, encode_prompt
 from engine.training.families import FAMILIES
 from engine.training.network import recipe_spec
 from engine.training.presets import RECIPES
-from engine.training.trainer import TrainConfig, Trainer, TrainProgress, train
+from engine.training.trainer import Trainer, TrainProgress, TrainSettings
 from engine.training.validation import NextTokenDecoder
 
 pytestmark = pytest.mark.slow
@@ -39,17 +40,9 @@ SMALL = {
 
 def run(preset: str, output: Path, *, steps: int, initial: Path | None = None) -> list[TrainProgress]:
     reports: list[TrainProgress] = []
-    config = TrainConfig(
-        preset=preset,
-        output=output,
-        steps=steps,
-        initial=initial,
-        compile=False,
-        bfloat16=False,
-        validation_prompts=1,
-        report_every_s=0.0,
-    )
-    Trainer(config, replace(RECIPES[preset], initial=None, **SMALL), reports.append).run()
+    config = BaseConfig(preset=preset, steps=steps, initial=initial, validation_prompts=1)
+    job = base_job(config, replace(RECIPES[preset], initial=None, **SMALL))
+    Trainer(job, TrainSettings(output=output, compile=False, bfloat16=False, report_every_s=0.0), reports.append).run()
     return reports
 
 
@@ -57,7 +50,7 @@ def run(preset: str, output: Path, *, steps: int, initial: Path | None = None) -
 def test_a_run_learns_and_leaves_a_checkpoint_that_the_engine_serves(preset: str, tmp_path: Path) -> None:
     reports = run(preset, tmp_path / "model", steps=30)
     assert reports[20].loss < 0.9 * reports[0].loss
-    assert reports[-1].accuracy is not None
+    assert reports[-1].scores is not None
     assert reports[-1].fraction == 1.0
     record = json.loads((tmp_path / "model" / "training.json").read_text())
     assert (record["preset"], record["seed"], record["steps"]) == (preset, 0, 30)
@@ -104,11 +97,10 @@ def test_llada_starts_from_what_sdar_has_learned(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     run("tiny-sdar", tmp_path / "sdar", steps=1)
-    config = TrainConfig(preset="tiny-sdar", output=tmp_path / "out", initial=tmp_path / "sdar")
     with pytest.raises(ConfigError, match="does not fit"):
-        train(config, lambda progress: None)
+        base_job(BaseConfig(preset="tiny-sdar", initial=tmp_path / "sdar"))
 
 
-def test_an_unknown_preset_names_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="tiny-llada"):
-        train(TrainConfig(preset="huge", output=tmp_path), lambda progress: None)
+        base_job(BaseConfig(preset="huge"))

@@ -1,0 +1,131 @@
+"""What a training is, apart from how it is run: network, samples, objectives, rates, files of its checkpoint.
+
+The commands differ in the job that they make (``base.py``, ``adapt.py``, ``distill.py``); the Trainer runs any of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from engine.models.spec import DiffusionLM
+from engine.training.data import EncodedSample
+from engine.training.noise import Objective
+
+JsonValue = object
+
+
+class SampleStream(ABC):
+    """Training samples without end, in an order that follows from a seed alone.
+
+    A stream is at one place at a time; ``state`` names it in plain JSON values, and a stream made with the same
+    arguments goes on there after ``restore``.
+    """
+
+    @abstractmethod
+    def take(self) -> EncodedSample:
+        """The next sample."""
+
+    @abstractmethod
+    def state(self) -> Mapping[str, JsonValue]:
+        """Where the stream is."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, JsonValue]) -> None:
+        """Go to where another stream was when it returned ``state``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An objective and its share of the rows."""
+
+    objective: Objective
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A mixture of objectives that holds until the given fraction of the training; ``rate`` scales the learning
+    rates."""
+
+    until: float
+    mixture: tuple[Share, ...]
+    rate: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curriculum:
+    """Objectives and the share of the peak learning rates over a training.
+
+    Warm-up over ``warmup_steps``, a plateau, from the fraction ``decay_from`` on a linear decay to ``final_rate`` (1.0:
+    constant).
+    """
+
+    stages: tuple[Stage, ...]
+    warmup_steps: int = 50
+    decay_from: float = 0.55
+    final_rate: float = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimisation:
+    """Peak learning rates and what else the optimiser needs.
+
+    "muon" orthogonalises the updates of matrices (``matrix_rate``) and leaves embeddings, head, routers and vectors to
+    AdamW (``rate``); "adamw" leaves everything to AdamW. ``gradient_clip`` bounds the gradient's norm (None: no bound).
+    """
+
+    kind: Literal["muon", "adamw"] = "adamw"
+    rate: float = 1e-5
+    matrix_rate: float = 0.02
+    embedding_boost: float = 1.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    gradient_clip: float | None = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFiles:
+    """Everything of a checkpoint but its weights: published config, tokenizer files, type of the stored weights."""
+
+    config: Mapping[str, JsonValue]
+    generation_config: Mapping[str, JsonValue]
+    write_tokenizer: Callable[[Path], None]
+    dtype: torch.dtype = torch.bfloat16
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long to train: until ``steps``, or until ``minutes`` of wall clock, whichever comes first."""
+
+    steps: int | None
+    minutes: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A training. ``tokens_per_step`` is the size of a batch on one process, padding included.
+
+    ``row_lengths`` are the lengths that rows are padded to; longer rows are dropped and counted. ``mask`` and ``end``
+    are token ids. ``validate`` returns named numbers in 0..1 that are written beside the loss, None: there is nothing
+    to decode. ``record`` goes into the checkpoint's ``training.json``.
+    """
+
+    name: str
+    model: DiffusionLM
+    files: CheckpointFiles
+    samples: SampleStream
+    mask: int
+    end: int
+    curriculum: Curriculum
+    optimisation: Optimisation
+    tokens_per_step: int
+    row_lengths: tuple[int, ...]
+    budget: Budget
+    validate: Callable[[], Mapping[str, float]] | None = None
+    record: Mapping[str, JsonValue] = field(default_factory=dict)
