@@ -74,6 +74,16 @@ SHAPES: Mapping[str, ModelSpec] = {
         intermediate_size=256,
         mask_token_id=4000,
     ),
+    "sdar-tiny": replace(
+        _SDAR,
+        vocab_size=4096,
+        hidden_size=128,
+        num_heads=2,
+        num_kv_heads=2,
+        num_layers=2,
+        intermediate_size=256,
+        mask_token_id=4000,
+    ),
     "llada-83m": _LLADA,
     "llada-100m": replace(
         _LLADA,

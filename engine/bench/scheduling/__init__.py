@@ -1,0 +1,1 @@
+"""What waiting requests and long prompts cost the requests that run beside them."""
