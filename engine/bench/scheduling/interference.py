@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from engine.bench.scheduling.load import Ratios, RequestMaker, make_engine
+from engine.bench.revisions import Ratios
+from engine.bench.scheduling.load import RequestMaker, make_engine
 from engine.executor import Executor, LocalExecutor
 from engine.llm_engine import LLMEngine
 from engine.model_runner import ModelRunner

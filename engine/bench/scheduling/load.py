@@ -1,11 +1,9 @@
-"""Requests of random tokens for an engine with random weights, and ratios over rounds."""
+"""Requests of random tokens for an engine with random weights."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from statistics import median
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -21,25 +19,6 @@ from engine.sampling_params import SamplingParams
 from engine.sequence import GenerationRequest
 from engine.strategy import Strategy
 from engine.tokenizer import MissingTokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class Ratios:
-    """Of neighbouring measurements, one per round."""
-
-    median: float
-    least: float
-    greatest: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Ratios:
-        return cls(median(values), min(values), max(values))
-
-    def to_dict(self) -> dict[str, float]:
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.least:.3f} to {self.greatest:.3f})"
 
 
 def make_engine(

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from engine.bench.scheduling.load import Ratios, RequestMaker, make_engine
+from engine.bench.revisions import Ratios
+from engine.bench.scheduling.load import RequestMaker, make_engine
 from engine.executor import Executor, LocalExecutor
 from engine.llm_engine import LLMEngine
 from engine.model_runner import ModelRunner

@@ -1,7 +1,4 @@
-"""Another commit beside this one: both are run in turns on the same machine, and only ratios are told.
-
-Machines are shared and noisy: a time alone says little, the ratio of neighbouring runs says more.
-"""
+"""Another commit beside this one: the benchmark of both in turns, of which only ratios are told."""
 
 from __future__ import annotations
 
@@ -10,14 +7,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 from rich.table import Table
 
-import engine
+from engine.bench.revisions import Ratios, checked_out, this_tree
 from engine.errors import ConfigError
 
 Results = dict[tuple[str, int], float]
@@ -26,7 +21,7 @@ Results = dict[tuple[str, int], float]
 
 def compare_with(revision: str, argv: Sequence[str], rounds: int) -> Table:
     """A table of tokens/s of this tree over those of ``revision``: median, least and greatest ratio of the rounds."""
-    here = Path(engine.__file__).parents[1]
+    here = this_tree()
     ratios: dict[tuple[str, int], list[float]] = {}
     with checked_out(here, revision) as there:
         for _ in range(rounds):
@@ -37,27 +32,9 @@ def compare_with(revision: str, argv: Sequence[str], rounds: int) -> Table:
     for head in ("strategy", "batch", "median", "least", "greatest"):
         table.add_column(head, overflow="fold")
     for (strategy, batch), values in ratios.items():
-        row = (f"{value:.3f}" for value in (median(values), min(values), max(values)))
+        row = (f"{value:.3f}" for value in Ratios.of(values).to_dict().values())
         table.add_row(strategy, str(batch), *row)
     return table
-
-
-@contextmanager
-def checked_out(repository: Path, revision: str) -> Iterator[Path]:
-    """The files of a commit in a folder of their own, gone afterwards; ConfigError when there is no such commit."""
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "baseline"
-        added = _git(repository, "worktree", "add", "--detach", str(target), revision)
-        if added.returncode:
-            raise ConfigError(f"baseline {revision!r} cannot be checked out: {added.stderr.strip()}", "baseline")
-        try:
-            yield target
-        finally:
-            _git(repository, "worktree", "remove", "--force", str(target))
-
-
-def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
 
 
 def _measure(tree: Path, argv: Sequence[str]) -> Results:

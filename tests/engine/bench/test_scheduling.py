@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from engine.bench.__main__ import main
+from engine.bench.revisions import Ratios
 from engine.bench.scheduling.interference import (
     Interference,
     InterferenceWorkload,
     StepTimes,
     measure_interference,
 )
-from engine.bench.scheduling.load import Ratios
 from engine.bench.scheduling.queue import QueueCost, QueueWorkload, compare_depths, measure_queue
 
 TOKENWISE = {"decoder": "low_confidence"}
