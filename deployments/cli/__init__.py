@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from deployments.cli.adapt import adapt
 from deployments.cli.compare import compare
 from deployments.cli.doctor import doctor
 from deployments.cli.evaluate import evaluate
@@ -37,6 +38,7 @@ app.command("eval", context_settings=KNOBS)(evaluate)
 app.command("compare")(compare)
 app.add_typer(experiment, name="experiment")
 app.command("train")(train)
+app.command("adapt")(adapt)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.command("strategies")(strategies)

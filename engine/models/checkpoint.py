@@ -45,7 +45,11 @@ class Checkpoint:
 def open_checkpoint(path: str | Path, config: EngineConfig | None = None) -> Checkpoint:
     """Resolve a folder under the operator's options; CheckpointError or ConfigError says what to change."""
     folder = checkpoint_folder(path)
-    config_file = JsonFields.read(folder / CONFIG_FILE)
+    return read_as(JsonFields.read(folder / CONFIG_FILE), folder, config)
+
+
+def read_as(config_file: JsonFields, folder: Path, config: EngineConfig | None = None) -> Checkpoint:
+    """Resolve a folder as if its ``config.json`` were ``config_file``."""
     architecture = read_architecture(config_file)
     family = model_family(architecture)
     config_file.require("quantization_config")
