@@ -76,7 +76,7 @@ def lay_out(
 
 def pack(rows: Sequence[Row]) -> Row:
     """Several rows as one; its parts do not see each other."""
-    assert all(row.samples is None and row.normaliser is not None for row in rows), "packed rows count trained tokens"
+    assert all(row.samples is None for row in rows), "rows are packed once"
     return Row(
         tokens=np.concatenate([row.tokens for row in rows]),
         positions=np.concatenate([row.positions for row in rows]),
@@ -85,5 +85,5 @@ def pack(rows: Sequence[Row]) -> Row:
         targets=np.concatenate([row.targets for row in rows]),
         weights=np.concatenate([row.weights for row in rows]),
         samples=np.repeat(np.arange(len(rows)), [len(row) for row in rows]),
-        normaliser=sum(row.normaliser or 0.0 for row in rows),
+        normaliser=sum(row.loss_normaliser for row in rows),
     )

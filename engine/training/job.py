@@ -31,6 +31,10 @@ class SampleStream(ABC):
     def take(self) -> EncodedSample:
         """The next sample."""
 
+    def take_for(self, objective: Objective) -> EncodedSample:
+        """The next sample that suits the objective; streams that hold one kind of samples leave this alone."""
+        return self.take()
+
     @abstractmethod
     def state(self) -> Mapping[str, JsonValue]:
         """Where the stream is."""
@@ -111,7 +115,8 @@ class Budget:
 class Job:
     """A training. ``tokens_per_step`` is the size of a batch on one process, padding included.
 
-    ``row_lengths`` are the lengths that rows are padded to; longer rows are dropped and counted. ``mask`` and ``end``
+    ``row_lengths`` are the lengths that rows are padded to; longer rows are dropped and counted. ``packed`` rows are
+    filled with several samples. ``mask`` and ``end``
     are token ids. ``validate`` returns named numbers in 0..1 that are written beside the loss, None: there is nothing
     to decode. ``record`` goes into the checkpoint's ``training.json``.
     """
@@ -127,5 +132,6 @@ class Job:
     tokens_per_step: int
     row_lengths: tuple[int, ...]
     budget: Budget
+    packed: bool = False
     validate: Callable[[], Mapping[str, float]] | None = None
     record: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
 from engine.attention.dense import DenseAttention
 from engine.models.spec import DiffusionLM, ModelSpec
 from engine.training.batches import Batch
 from engine.training.data import SpecialIds
 from engine.training.families import Family
+from engine.training.flex import FlexAttention, flex_mask
 from engine.training.losses import weighted_cross_entropy
 from engine.training.presets import Recipe
 
@@ -42,13 +44,14 @@ def recipe_spec(recipe: Recipe, family: Family, ids: SpecialIds) -> ModelSpec:
     )
 
 
-HiddenStates = Callable[[DiffusionLM, Tensor, Tensor, Tensor], Tensor]
+AttentionMask = Tensor | BlockMask
+HiddenStates = Callable[[DiffusionLM, Tensor, Tensor, AttentionMask], Tensor]
 
 
-def hidden_states(model: DiffusionLM, tokens_RN: Tensor, positions_RN: Tensor, mask_R1NN: Tensor) -> Tensor:
-    """Hidden states ``[R * N, D]`` of a padded batch."""
+def hidden_states(model: DiffusionLM, tokens_RN: Tensor, positions_RN: Tensor, mask: AttentionMask) -> Tensor:
+    """Hidden states ``[R * N, D]`` of a padded batch; ``mask`` is one of :func:`mask_of`."""
     rows, length = tokens_RN.shape
-    attention = DenseAttention(rows, length, mask_R1NN)
+    attention = FlexAttention(rows, length, mask) if isinstance(mask, BlockMask) else DenseAttention(rows, length, mask)
     hidden_TD: Tensor = model(model.embed(tokens_RN.flatten()), positions_RN.flatten(), attention)
     return hidden_TD
 
@@ -58,11 +61,18 @@ def compiled_hidden_states() -> HiddenStates:
     return torch.compile(hidden_states, dynamic=True)
 
 
+def mask_of(batch: Batch) -> AttentionMask:
+    """Who sees whom: written out on a CPU; on CUDA by blocks of keys, so that its memory does not grow with N * N."""
+    if batch.tokens_RN.is_cuda:
+        return flex_mask(batch.blocks_RN, batch.noised_RN, batch.samples_RN)
+    return batch.mask_R1NN
+
+
 def batch_loss(
     model: DiffusionLM, batch: Batch, *, bfloat16: bool, compute_hidden: HiddenStates = hidden_states
 ) -> Tensor:
     """Loss of one batch; products in bfloat16 where asked for, weights and loss in float32."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        hidden_TD = compute_hidden(model, batch.tokens_RN, batch.positions_RN, batch.mask_R1NN)
+        hidden_TD = compute_hidden(model, batch.tokens_RN, batch.positions_RN, mask_of(batch))
         logits_MV = model.compute_logits(hidden_TD[batch.indices_M])
     return weighted_cross_entropy(logits_MV, batch.targets_M, batch.weights_M, batch.normaliser)

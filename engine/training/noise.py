@@ -44,6 +44,10 @@ class Row:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def loss_normaliser(self) -> float:
+        return float(self.weights.sum()) if self.normaliser is None else self.normaliser
+
 
 class Objective(ABC):
     """Turns a sample into a row; ``mask`` and ``end`` are token ids."""

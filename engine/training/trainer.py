@@ -109,14 +109,14 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """Rows that a sample's number and the seed alone decide, in batches."""
         job = self._job
-        batcher = Batcher(job.tokens_per_step, job.end, job.row_lengths)
+        batcher = Batcher(job.tokens_per_step, job.end, job.row_lengths, packed=job.packed)
         while True:
             mixture = self._schedule.stage.mixture
             weights = np.array([share.weight for share in mixture])
             rng = np.random.default_rng((self._settings.seed, self._samples))
             objective = mixture[rng.choice(len(mixture), p=weights / weights.sum())].objective
             self._samples += 1
-            yield from batcher.add(objective.row(job.samples.take(), job.mask, job.end, rng))
+            yield from batcher.add(objective.row(job.samples.take_for(objective), job.mask, job.end, rng))
 
     def _checkpoint(self) -> None:
         scores = None if self._job.validate is None else self._job.validate()
