@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from engine.transfer import to_device
+
 MAX_LISTED_TOKENS = 16
 """Most token ids of a knob that is a list of them."""
 
@@ -128,7 +130,7 @@ class Columns:
             column[slot] = spec.fill
             value = values.get(name)
             if isinstance(value, (list, tuple)):
-                column[slot, : len(value)] = torch.tensor(value, dtype=column.dtype, device=self._device)
+                column[slot, : len(value)] = to_device(torch.tensor(value, dtype=column.dtype), self._device)
             elif value is not None:
                 assert isinstance(value, (int, float)), name
                 column[slot] = value

@@ -275,6 +275,8 @@ class IterationManager:
         guide_token_N = np.where(twin_N >= 0, offset_R[twin_N] + inner_N, -1)
         end_N = slots.block_end[slot_N]
         ahead_end_N = np.minimum(end_N + slots.block_length[slot_N], slots.canvas_len[slot_N])
+        first_only_N = np.array(self._first_only)[slots.policy[slot_N]] & (slots.step[slot_N] == 0)
+        open_block_M, open_offset_M = slots.open_places(slot_N, first_only_N)
         decoded = DecodeSpans(
             slot_N=slot_N,
             start_N=slots.block_start[slot_N],
@@ -288,12 +290,14 @@ class IterationManager:
             guide_token_N=guide_token_N,
             ahead_end_N=np.where(rows.q_end_R[row_N] >= ahead_end_N, ahead_end_N, end_N),
             force_N=slots.step[slot_N] >= slots.max_steps[slot_N],
-            first_only_N=np.array(self._first_only)[slots.policy[slot_N]] & (slots.step[slot_N] == 0),
+            first_only_N=first_only_N,
             drawn_N=slots.drawn[slot_N],
             filtered_N=slots.filtered[slot_N],
             deferred_N=slots.deferred[slot_N],
             transforms_N=slots.transforms[slot_N],
             groups=self._groups(slots.decoder[slot_N]),
+            open_block_M=open_block_M,
+            open_offset_M=open_offset_M,
         )
         return replace(decoded, probes=self._growth.probes(decoded, rows, row_N, twin_N))
 

@@ -20,6 +20,7 @@ from engine.decoding.end_of_text import end_confidence, expected_ends
 from engine.decoding.guidance import guide
 from engine.models.spec import DiffusionLM
 from engine.plan import LengthProbes
+from engine.transfer import to_device
 
 
 class LengthMeter:
@@ -35,7 +36,7 @@ class LengthMeter:
     def end_confidence(self, probes: LengthProbes, slots_N: Tensor, hidden_TD: Tensor) -> Tensor:
         """How sure the model is of the end in the canvas of every probed block, nan for the others ``[N]``."""
         device = hidden_TD.device
-        eos_ids_K = torch.tensor(self._eos_ids, dtype=torch.int64, device=device)
+        eos_ids_K = to_device(torch.tensor(self._eos_ids, dtype=torch.int64), device)
         length_P = probes.end_P - probes.start_P
         probe_M = np.repeat(np.arange(len(probes)), length_P)
         offset_M = np.arange(len(probe_M)) - (np.cumsum(length_P) - length_P)[probe_M]
@@ -88,4 +89,4 @@ def least_certain(blocks: BlockRows, candidates: Candidates, selection: Selectio
 
 
 def _tensor(array: IntArray | BoolArray | FloatArray, device: torch.device) -> Tensor:
-    return torch.from_numpy(array).to(device)
+    return to_device(array, device)

@@ -6,7 +6,7 @@ Shape legend: R rows, T tokens, N decoded blocks, B width of the widest decoded 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -61,6 +61,10 @@ class LengthProbes:
         return len(self.block_P)
 
 
+def _nothing() -> IntArray:
+    return np.empty(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeSpans:
     """Blocks that the forward decides on, ordered so that the rows of a decoder are adjacent.
@@ -71,7 +75,8 @@ class DecodeSpans:
     masks of blocks that took too many steps, ``first_only_N`` lets only the first position be filled. ``drawn_N``,
     ``filtered_N`` (top-k or top-p) and ``deferred_N`` tell which blocks need that work, bit i of ``transforms_N``
     whether the i-th of ``TRANSFORMS`` is used. ``groups`` are (decoder, first row, end row). ``probes`` are those of
-    blocks whose canvas may grow.
+    blocks whose canvas may grow. ``open_block_M`` and ``open_offset_M`` are the positions that want a candidate, in
+    order: masks, and for decoders that edit whatever was not given (legend: M).
     """
 
     slot_N: IntArray
@@ -92,10 +97,17 @@ class DecodeSpans:
     deferred_N: BoolArray
     transforms_N: IntArray
     groups: tuple[tuple[str, int, int], ...]
+    open_block_M: IntArray = field(default_factory=_nothing)
+    open_offset_M: IntArray = field(default_factory=_nothing)
     probes: LengthProbes | None = None
 
     def __len__(self) -> int:
         return len(self.slot_N)
+
+    @property
+    def width(self) -> int:
+        """B."""
+        return int((self.end_N - self.start_N).max(initial=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +248,8 @@ def soft_inputs(
 
 
 def without_blocks(decoded: DecodeSpans, result: StepResult, held_N: BoolArray) -> tuple[DecodeSpans, StepResult]:
-    """Spans and result without the blocks in ``held_N``; groups and probes, which only plans need, are left out."""
+    """Spans and result without the blocks in ``held_N``; what only plans need (groups, probes, open positions) is left
+    out."""
     if not held_N.any():
         return decoded, result
     others = {name: getattr(decoded, name)[~held_N] for name in DecodeSpans.__slots__ if name.endswith("_N")}

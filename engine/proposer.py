@@ -7,7 +7,7 @@ Shape legend: T tokens of a forward, N decoded blocks, B width of the widest, M 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,24 +19,13 @@ from engine.decoding.decoder import Candidates
 from engine.decoding.dispatch import BlockRows, DecoderDispatch, Trait
 from engine.decoding.divergence import DivergenceMemory
 from engine.decoding.guidance import guide
+from engine.decoding.places import Chosen, Places
 from engine.decoding.sampler import Drawing, Proposal, defer, draw, propose, rank_tokens
 from engine.decoding.transform_dispatch import TransformDispatch, Users
+from engine.device_spans import DeviceSpans
 from engine.models.spec import DiffusionLM
 from engine.plan import DecodeSpans, StepResult
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """The positions of the decoded blocks that want a candidate: block and offset of each."""
-
-    block_M: Tensor
-    offset_M: Tensor
-
-    def __len__(self) -> int:
-        return self.block_M.shape[0]
-
-    def __getitem__(self, chosen: slice | Tensor) -> _Open:
-        return _Open(self.block_M[chosen], self.offset_M[chosen])
+from engine.transfer import to_device
 
 
 class Proposer:
@@ -63,7 +52,9 @@ class Proposer:
         self._mask_token_id = model.spec.mask_token_id
         self._logit_shift = model.spec.logit_shift
 
-    def candidates(self, decoded: DecodeSpans, blocks: BlockRows, users: Users, hidden_TD: Tensor) -> Candidates:
+    def candidates(
+        self, decoded: DecodeSpans, spans: DeviceSpans, blocks: BlockRows, users: Users, hidden_TD: Tensor
+    ) -> Candidates:
         """One candidate for each open position of the decoded blocks."""
         shape = blocks.tokens_NB.shape
         candidates = Candidates(
@@ -76,65 +67,66 @@ class Proposer:
             current_NB=torch.zeros(shape, device=self._device),
             ranked_NBK=blocks.tokens_NB.new_full((*shape, self._num_ranked(decoded)), -1),
         )
-        block_M, offset_M = blocks.editable_NB.nonzero(as_tuple=True)
-        places = _Open(block_M, offset_M)
-        for start in range(0, len(places), self._at_a_time):
-            part = places[start : start + self._at_a_time]
-            proposal = self._propose(decoded, blocks, users, part, hidden_TD)
+        for start in range(0, len(spans.places), self._at_a_time):
+            part = spans.places.part(start, start + self._at_a_time)
+            proposal = self._propose(decoded, spans, blocks, users, part, hidden_TD)
             for name in Proposal.__slots__:
                 whole_NB = getattr(candidates, name.replace("_M", "_NB"))
                 whole_NB[part.block_M, part.offset_M] = getattr(proposal, name)
         return candidates
 
     def _propose(
-        self, decoded: DecodeSpans, blocks: BlockRows, users: Users, places: _Open, hidden_TD: Tensor
+        self,
+        decoded: DecodeSpans,
+        spans: DeviceSpans,
+        blocks: BlockRows,
+        users: Users,
+        places: Places,
+        hidden_TD: Tensor,
     ) -> Proposal:
         """Candidates of some open positions. Work that only some blocks ask for is done for those alone."""
-        first_N = self._tensor(decoded.first_token_N)
         offset_M = places.offset_M - self._logit_shift
-        logits_MV = self._logits(hidden_TD, first_N[places.block_M] + offset_M)
+        logits_MV = self._logits(hidden_TD, spans.first_token_N[places.block_M] + offset_M)
         sampling = self._columns.view("sampling", blocks.slots_N[places.block_M])
-        guided = self._positions(places, decoded.guide_slot_N >= 0)
-        if guided is not None:
-            twin_N = self._tensor(decoded.guide_token_N)
-            twins = self._logits(hidden_TD, twin_N[places.block_M[guided]] + offset_M[guided])
-            logits_MV[guided] = guide(logits_MV[guided], twins, sampling["guidance"][guided])
-        self._transforms.change(logits_MV, self._vocabulary, places.block_M, places.offset_M, users, blocks)
+        if (guided := places.where(decoded.guide_slot_N >= 0)) is not None:
+            at = guided.index
+            twins = self._logits(hidden_TD, spans.guide_token_N[places.block_M[at]] + offset_M[at])
+            logits_MV[at] = guide(logits_MV[at], twins, sampling["guidance"][at])
+        self._transforms.change(logits_MV, self._vocabulary, places, users, blocks)
         proposal = propose(
             logits_MV,
             self._vocabulary,
             self._mask_token_id,
-            self._positions(places, self._wanting("needs_entropy", decoded)),
-            self._positions(places, self._wanting("needs_margin", decoded)),
+            _index(places.where(self._wanting("needs_entropy", decoded))),
+            _index(places.where(self._wanting("needs_margin", decoded))),
         )
         self._measure(decoded, blocks, places, logits_MV, proposal)
         proposal = self._rank(decoded, places, logits_MV, proposal)
-        drawn = self._positions(places, decoded.drawn_N)
-        if drawn is not None:
-            chosen = self._draw(decoded, blocks, places[drawn], logits_MV[drawn], _part(proposal, drawn))
-            proposal = _replace(proposal, drawn, chosen)
-        deferred = self._positions(places, decoded.deferred_N)
-        if deferred is not None:
-            chosen = _part(proposal, deferred)
-            chosen = defer(logits_MV[deferred], self._vocabulary, chosen, sampling["deferred"][deferred])
-            proposal = _replace(proposal, deferred, chosen)
+        if (drawn := places.where(decoded.drawn_N)) is not None:
+            at = drawn.index
+            chosen = self._draw(decoded, blocks, places.only(drawn), logits_MV[at], _part(proposal, at))
+            proposal = _replace(proposal, at, chosen)
+        if (deferred := places.where(decoded.deferred_N)) is not None:
+            at = deferred.index
+            chosen = defer(logits_MV[at], self._vocabulary, _part(proposal, at), sampling["deferred"][at])
+            proposal = _replace(proposal, at, chosen)
         return proposal
 
     def _measure(
-        self, decoded: DecodeSpans, blocks: BlockRows, places: _Open, logits_MV: Tensor, proposal: Proposal
+        self, decoded: DecodeSpans, blocks: BlockRows, places: Places, logits_MV: Tensor, proposal: Proposal
     ) -> None:
         """Fill in what some decoders want to know of a distribution beside its candidate."""
-        diverging = self._positions(places, self._wanting("needs_divergence", decoded))
-        if diverging is not None:
-            block_M, offset_M = places.block_M[diverging], places.offset_M[diverging]
-            proposal.divergence_M[diverging] = self._divergences.compare(
-                blocks.slots_N[block_M], offset_M, blocks.positions_NB[block_M, 0], logits_MV[diverging]
+        if (diverging := places.where(self._wanting("needs_divergence", decoded))) is not None:
+            at = diverging.index
+            block_M, offset_M = places.block_M[at], places.offset_M[at]
+            proposal.divergence_M[at] = self._divergences.compare(
+                blocks.slots_N[block_M], offset_M, blocks.positions_NB[block_M, 0], logits_MV[at]
             )
-        edited = self._positions(places, self._wanting("edits", decoded))
-        if edited is not None:
-            tokens_M = blocks.tokens_NB[places.block_M[edited], places.offset_M[edited]]
-            current_M = self._vocabulary.probability_of(logits_MV[edited], tokens_M)
-            proposal.current_M[edited] = current_M.masked_fill(tokens_M == self._mask_token_id, 0.0)
+        if (edited := places.where(self._wanting("edits", decoded))) is not None:
+            at = edited.index
+            tokens_M = blocks.tokens_NB[places.block_M[at], places.offset_M[at]]
+            current_M = self._vocabulary.probability_of(logits_MV[at], tokens_M)
+            proposal.current_M[at] = current_M.masked_fill(tokens_M == self._mask_token_id, 0.0)
 
     def look_ahead(self, decoded: DecodeSpans, result: StepResult, hidden_TD: Tensor) -> None:
         """Prepare the divergences of the next step. They need the distributions of the same places at this one: of a
@@ -160,9 +152,9 @@ class Proposer:
     def _num_ranked(self, decoded: DecodeSpans) -> int:
         return min(self._dispatch.num_ranked(decoded.groups), self._vocabulary.size - 1)
 
-    def _rank(self, decoded: DecodeSpans, places: _Open, logits_MV: Tensor, proposal: Proposal) -> Proposal:
+    def _rank(self, decoded: DecodeSpans, places: Places, logits_MV: Tensor, proposal: Proposal) -> Proposal:
         """``proposal`` with the most probable tokens where a decoder asks for them."""
-        ranking = self._positions(places, self._wanting("num_ranked", decoded))
+        ranking = _index(places.where(self._wanting("num_ranked", decoded)))
         ranked_MK = proposal.tokens_M.new_full((len(places), self._num_ranked(decoded)), -1)
         if ranking is not None:
             ranked_MK[ranking] = rank_tokens(
@@ -171,7 +163,7 @@ class Proposer:
         return replace(proposal, ranked_MK=ranked_MK)
 
     def _draw(
-        self, decoded: DecodeSpans, blocks: BlockRows, places: _Open, logits_MV: Tensor, proposal: Proposal
+        self, decoded: DecodeSpans, blocks: BlockRows, places: Places, logits_MV: Tensor, proposal: Proposal
     ) -> Proposal:
         """``proposal`` of positions of drawn blocks with their drawn tokens."""
         block_M = places.block_M
@@ -185,7 +177,7 @@ class Proposer:
             position_M=blocks.positions_NB[block_M, places.offset_M],
             noise_M=sampling["noise"],
             sampled_confidence_M=sampling["sampled_confidence"],
-            filtered=self._positions(places, decoded.drawn_N & decoded.filtered_N),
+            filtered=_index(places.where(decoded.drawn_N & decoded.filtered_N)),
         )
         return draw(
             logits_MV,
@@ -193,8 +185,8 @@ class Proposer:
             self._mask_token_id,
             drawing,
             proposal,
-            self._positions(places, decoded.drawn_N & self._wanting("needs_entropy", decoded)),
-            self._positions(places, decoded.drawn_N & self._wanting("needs_margin", decoded)),
+            _index(places.where(decoded.drawn_N & self._wanting("needs_entropy", decoded))),
+            _index(places.where(decoded.drawn_N & self._wanting("needs_margin", decoded))),
         )
 
     def _wanting(self, trait: Trait, decoded: DecodeSpans) -> BoolArray:
@@ -203,14 +195,8 @@ class Proposer:
     def _logits(self, hidden_TD: Tensor, index_M: Tensor) -> Tensor:
         return self._model.compute_logits(hidden_TD[index_M]).float()
 
-    def _positions(self, places: _Open, wanted_N: BoolArray) -> Tensor | None:
-        """Indices of the open positions whose block is wanted, None without any (decided on the host)."""
-        if not wanted_N.any():
-            return None
-        return self._tensor(wanted_N)[places.block_M].nonzero(as_tuple=True)[0]
-
     def _tensor(self, array: IntArray | BoolArray) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
+        return to_device(array, self._device)
 
 
 def _places(length_N: IntArray) -> tuple[IntArray, IntArray]:
@@ -218,6 +204,10 @@ def _places(length_N: IntArray) -> tuple[IntArray, IntArray]:
     row_M = np.repeat(np.arange(len(length_N)), length_N)
     first_M = np.repeat(np.cumsum(length_N) - length_N, length_N)
     return row_M, np.arange(len(row_M)) - first_M
+
+
+def _index(chosen: Chosen | None) -> Tensor | None:
+    return None if chosen is None else chosen.index
 
 
 def _part(proposal: Proposal, index: Tensor) -> Proposal:

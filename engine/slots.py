@@ -186,6 +186,19 @@ class SlotTable:
             completion_len_N=np.maximum(np.minimum(stop_at_N, decided_to_N) - self.prompt_len[slot_N], 0),
         )
 
+    def open_places(self, slot_N: IntArray, first_only_N: BoolArray) -> tuple[IntArray, IntArray]:
+        """Block and offset of every position of the current blocks that wants a candidate: masks (of ``first_only_N``
+        the first place alone), and where a decoder edits also what was not given."""
+        start_N, end_N = self.block_start[slot_N], self.block_end[slot_N]
+        offset_B = np.arange(int((end_N - start_N).max(initial=0)))
+        position_NB = start_N[:, None] + offset_B
+        inside_NB = (position_NB < end_N[:, None]) & ~(first_only_N[:, None] & (offset_B > 0))
+        place_NB = slot_N[:, None], np.where(inside_NB, position_NB, self.tokens.shape[1] - 1)
+        open_NB = self.tokens[place_NB] == self.mask_token_id
+        open_NB |= self.edits[slot_N, None] & (self.revealed_at[place_NB] > 0)
+        block_M, offset_M = np.nonzero(open_NB & inside_NB)
+        return block_M, offset_M
+
     def next_mask(self, slot_n: IntArray, from_n: IntArray) -> IntArray:
         """First undecided position at or behind ``from_n`` of each slot, the request's limit when there is none."""
         position_L = np.arange(self.tokens.shape[1])

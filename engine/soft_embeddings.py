@@ -15,6 +15,7 @@ from engine.decoding.guidance import guide
 from engine.decoding.transform_dispatch import TransformDispatch
 from engine.models.spec import DiffusionLM
 from engine.plan import DecodeSpans, SoftInputs
+from engine.transfer import to_device
 
 PREFIX = "soft"
 
@@ -92,4 +93,4 @@ class SoftEmbeddings:
 
 
 def _tensor(array: IntArray, device: torch.device) -> Tensor:
-    return torch.from_numpy(array).to(device)
+    return to_device(array, device)

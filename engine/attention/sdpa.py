@@ -23,6 +23,7 @@ from engine.attention.drift import DriftMeter
 from engine.cache.kv_cache import KVCache
 from engine.cache.policy import IntArray
 from engine.plan import Rows
+from engine.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ class SDPAAttention(AttentionBackend):
         self._cache = cache
         self._drift = drift
         self._rows = rows
-        self._physical_T = torch.from_numpy(_physical(page_table, slot_T, position_T, cache.page_size)).to(device)
+        self._physical_T = to_device(_physical(page_table, slot_T, position_T, cache.page_size), device)
         offset_R = rows.offset_R
         self._segments = [_segment(rows, offset_R, run, page_table, cache.page_size, device) for run in _runs(rows)]
 
     @cached_property
     def row_T(self) -> Tensor:
         lengths = self._rows.q_end_R - self._rows.q_start_R
-        return torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(self._physical_T.device)
+        return to_device(np.repeat(np.arange(len(lengths)), lengths), self._physical_T.device)
 
     def attend(self, layer: int, queries_THD: Tensor, keys_TKD: Tensor, values_TKD: Tensor) -> Tensor:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
@@ -107,7 +108,7 @@ def _keys(pages: IntArray, kv_start: int, kv_end: int, page_size: int, device: t
     if first == last or (np.diff(pages[first : last + 1]) == 1).all():
         return slice(base + kv_start % page_size, base + kv_end - first * page_size)
     position_X = np.arange(kv_start, kv_end)
-    return torch.from_numpy(pages[position_X // page_size] * page_size + position_X % page_size).to(device)
+    return to_device(pages[position_X // page_size] * page_size + position_X % page_size, device)
 
 
 def _segment(
@@ -119,7 +120,7 @@ def _segment(
     mask = None
     if (kv_end_R != kv_end).any():
         seen_Q = np.repeat(kv_end_R, rows.q_end_R[first : last + 1] - rows.q_start_R[first : last + 1])
-        mask = torch.from_numpy(np.arange(kv_start, kv_end)[None, :] < seen_Q[:, None]).to(device)
+        mask = to_device(np.arange(kv_start, kv_end)[None, :] < seen_Q[:, None], device)
     end = int(offset_R[last] + rows.q_end_R[last] - rows.q_start_R[last])
     keys = _keys(page_table[rows.slot_R[first]], kv_start, kv_end, page_size, device)
     return Segment(int(offset_R[first]), end, keys, mask)

@@ -17,10 +17,12 @@ from torch import Tensor
 from engine.columns import Columns
 from engine.decoding.decoder import EMPTY
 from engine.decoding.dispatch import BlockRows
+from engine.decoding.places import Places
 from engine.decoding.transform import InputTransform, LogitsTransform, Transform, TransformRows
 from engine.decoding.transforms import TRANSFORMS
 from engine.decoding.vocabulary import Vocabulary
 from engine.registry import Registry
+from engine.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +62,25 @@ class TransformDispatch:
         for name, _, used_N in self._used(users.transforms_N):
             beginning = np.flatnonzero(used_N & users.begins_N)
             if len(beginning) and self._columns.names(f"state.{name}"):
-                self._columns.reset(f"state.{name}", slots_N[torch.from_numpy(beginning).to(slots_N.device)])
+                self._columns.reset(f"state.{name}", slots_N[to_device(beginning, slots_N.device)])
 
     def change(
         self,
         logits_MV: Tensor,
         vocabulary: Vocabulary,
-        block_M: Tensor,
-        offset_M: Tensor,
+        places: Places,
         users: Users,
         blocks: BlockRows,
     ) -> None:
         """Apply the logits transforms, in place, where the blocks ask for them."""
         for name, transform, used_N in self._used(users.transforms_N):
-            if not isinstance(transform, LogitsTransform):
+            if not isinstance(transform, LogitsTransform) or (used := places.where(used_N)) is None:
                 continue
-            used = torch.from_numpy(used_N).to(block_M.device)[block_M].nonzero(as_tuple=True)[0]
-            slots_M = blocks.slots_N[block_M[used]]
+            own = places.only(used)
+            slots_M = blocks.slots_N[own.block_M]
             rows = TransformRows(
-                block_M=block_M[used],
-                offset_M=offset_M[used],
+                block_M=own.block_M,
+                offset_M=own.offset_M,
                 tokens_NB=blocks.tokens_NB,
                 masked_NB=blocks.masked_NB,
                 positions_NB=blocks.positions_NB,
@@ -88,11 +89,11 @@ class TransformDispatch:
                 prompt_len_N=users.prompt_len_N,
                 limit_N=users.limit_N,
                 knobs=self._columns.view(f"knobs.{name}", slots_M),
-                state=self._columns.cells(f"state.{name}", slots_M, offset_M[used]),
+                state=self._columns.cells(f"state.{name}", slots_M, own.offset_M),
                 mask_token_id=blocks.mask_token_id,
                 vocabulary=vocabulary,
             )
-            logits_MV[used] = transform.apply(logits_MV[used], rows)
+            logits_MV[used.index] = transform.apply(logits_MV[used.index], rows)
 
     def knob_floors(
         self, transforms_N: npt.NDArray[np.int64], slots_N: Tensor, total_step_N: Tensor
@@ -100,7 +101,7 @@ class TransformDispatch:
         """Least values of decoder knobs, ``[N]`` each; -inf where nothing is asked for."""
         floors: dict[str, Tensor] = {}
         for name, transform, used_N in self._used(transforms_N):
-            own_n = torch.from_numpy(np.flatnonzero(used_N)).to(slots_N.device)
+            own_n = to_device(np.flatnonzero(used_N), slots_N.device)
             view = self._columns.view(f"knobs.{name}", slots_N[own_n])
             for knob, floor_n in transform.knob_floors(view, total_step_N[own_n]).items():
                 whole_N = floors.setdefault(knob, torch.full(slots_N.shape, -torch.inf, device=slots_N.device))
@@ -119,7 +120,7 @@ class TransformDispatch:
         weights_PV = torch.zeros_like(logits_PV)
         for name, transform, used_P in self._used(transforms_P):
             if isinstance(transform, InputTransform):
-                own_p = torch.from_numpy(np.flatnonzero(used_P)).to(slots_P.device)
+                own_p = to_device(np.flatnonzero(used_P), slots_P.device)
                 view = self._columns.view(f"knobs.{name}", slots_P[own_p])
                 weights_PV[own_p] += transform.mixture(logits_PV[own_p], vocabulary, view, total_step_P[own_p])
         return weights_PV

@@ -147,3 +147,19 @@ def test_a_splice_moves_tokens_with_their_history_and_the_block_begins_anew() ->
     assert (slots.canvas_len[1], slots.block_end[1], slots.step[1], slots.refreshed[1]) == (10, 8, 0, False)
     assert slots.stale_steps[1] == -1
     assert (slots.tokens[[0, 2]] == MASK).all()
+
+
+def test_open_places_are_masks_and_for_an_editor_what_was_not_given() -> None:
+    slots = SlotTable(3, 16, MASK)
+    for slot, edits in ((0, False), (1, True), (2, False)):
+        canvas = np.array([1] * 4 + [MASK, 7, MASK, MASK] + [MASK] * 2)
+        slots.open(slot, canvas, 4, 6, (4, 8), 4, [], replace(TRAITS, edits=edits), {})
+        slots.denoising_steps[slot] = 1
+        tokens = np.array([[MASK, 7, 9, MASK]])
+        slots.absorb(
+            np.array([slot]), np.array([4]), np.array([8]), tokens, np.array([True]), np.ones((1, 4), np.float32)
+        )
+    slots.block_start[2], slots.block_end[2] = 8, 10
+    block_M, offset_M = slots.open_places(np.array([0, 1, 2]), np.array([False, False, True]))
+    places = list(zip(block_M.tolist(), offset_M.tolist(), strict=True))
+    assert places == [(0, 0), (0, 3), (1, 0), (1, 2), (1, 3), (2, 0)], "place 1 was given, of the last only the first"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.columns import Columns
 from engine.decoding.dispatch import BlockRows
+from engine.decoding.places import Places
 from engine.decoding.transform_dispatch import TransformDispatch, Users
 from engine.decoding.transforms import TRANSFORMS
 from engine.decoding.vocabulary import Vocabulary
@@ -56,7 +57,7 @@ class TransformRig:
         for first in range(0, len(block_M), at_a_time):
             part = slice(first, first + at_a_time)
             logits_MV = logits_NBV[block_M[part], offset_M[part]]
-            self.dispatch.change(logits_MV, vocabulary, block_M[part], offset_M[part], users, blocks)
+            self.dispatch.change(logits_MV, vocabulary, Places.of(block_M[part], offset_M[part]), users, blocks)
             changed_NBV[block_M[part], offset_M[part]] = logits_MV
         return changed_NBV
 

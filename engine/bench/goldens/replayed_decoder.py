@@ -16,6 +16,7 @@ from engine.columns import Columns, knob_columns
 from engine.decoding import DECODERS
 from engine.decoding.decoder import Candidates, DecodeRows, Selection
 from engine.decoding.dispatch import BlockRows
+from engine.decoding.places import Places
 from engine.decoding.sampler import propose, rank_tokens
 from engine.decoding.transform_dispatch import TransformDispatch, Users
 from engine.decoding.transforms import TRANSFORMS
@@ -97,9 +98,9 @@ class ReplayedDecoder:
             **{name: getattr(rows, name) for name in DecodeRows.__slots__ if name not in ("knobs", "state")},
         )
         logits_MV = logits_NBV.flatten(0, 1).float().clone()
-        block_M, offset_M = torch.ones_like(rows.masked_NB).nonzero(as_tuple=True)
+        places = Places.of(*torch.ones_like(rows.masked_NB).nonzero(as_tuple=True))
         self._transforms.begin(users, self._slots_N)
-        self._transforms.change(logits_MV, Vocabulary(logits_MV.shape[1]), block_M, offset_M, users, blocks)
+        self._transforms.change(logits_MV, Vocabulary(logits_MV.shape[1]), places, users, blocks)
         return logits_MV.view(logits_NBV.shape)
 
     def _rows(self, tokens_NB: Tensor, masked_NB: Tensor, editable_NB: Tensor, mask_id: int, start: int) -> DecodeRows:

@@ -21,10 +21,11 @@ from engine.columns import Columns
 from engine.decoding.decoder import Candidates
 from engine.decoding.dispatch import BlockRows, DecoderDispatch, Trait
 from engine.decoding.sampler import propose
-from engine.model_runner import MAX_LOGITS, host_result
+from engine.model_runner import MAX_LOGITS
 from engine.models.spec import DiffusionLM
 from engine.plan import Rows
 from engine.randomness import uniform
+from engine.step_results import host_result
 
 MASKED_SHARE = 0.5
 """Of the positions: blocks on average half-way through."""
