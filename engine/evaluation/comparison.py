@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 from engine.evaluation.intervals import Estimate, paired_means, paired_proportions
-from engine.evaluation.report import EvalReport, KindResult, fixed_width
+from engine.evaluation.report import EvalReport, KindResult, fixed_width, pass_ks, percent
 from engine.evaluation.scoring import Interval
 
 HEADER = ("strategy", "accuracy", "95 % interval", "against the first", "NFE", "TPF", "positions/token", "tokens/s")
@@ -31,19 +31,30 @@ class Comparison:
     entries: tuple[Entry, ...]
 
     def __post_init__(self) -> None:
-        kinds = {tuple(answer.kind for answer in entry.report.answers) for entry in self.entries}
+        kinds = {
+            (entry.report.num_samples, *(answer.kind for answer in entry.report.answers)) for entry in self.entries
+        }
         assert len(kinds) == 1, "the strategies answered different prompts"
 
     @property
     def num_prompts(self) -> int:
-        return len(self.entries[0].report.answers)
+        return len(self.entries[0].report.answers) // self.num_samples
+
+    @property
+    def num_samples(self) -> int:
+        return self.entries[0].report.num_samples
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Columns of the first table; pass@k beyond pass@1 where there are several samples."""
+        return (*HEADER, *(f"pass@{k}" for k in pass_ks(self.num_samples)[1:]))
 
     def accuracy_difference(self, entry: Entry) -> Estimate:
         """Accuracy less that of the first strategy, paired by prompt."""
-        return paired_proportions(
-            [answer.right for answer in self.entries[0].report.answers],
-            [answer.right for answer in entry.report.answers],
-        )
+        first, second = (one.report.overall.right_by_prompt for one in (self.entries[0], entry))
+        if self.num_samples == 1:
+            return paired_proportions([right > 0 for right in first], [right > 0 for right in second])
+        return paired_means(*([right / self.num_samples for right in side] for side in (first, second)))
 
     def forwards_difference(self, entry: Entry) -> Estimate:
         """Forwards per answer less those of the first strategy, paired by prompt."""
@@ -62,14 +73,14 @@ class Comparison:
 
     def to_table(self) -> str:
         """Two tables of fixed width: speed and quality of each strategy, and accuracy by kind."""
-        return f"{fixed_width([HEADER, *self.rows()])}\n\n{fixed_width(self.kind_rows())}"
+        return f"{fixed_width([self.header, *self.rows()])}\n\n{fixed_width(self.kind_rows())}"
 
     def to_markdown(self) -> str:
         """The two tables for a page."""
-        return f"{_markdown([HEADER, *self.rows()])}\n\n{_markdown(self.kind_rows())}"
+        return f"{_markdown([self.header, *self.rows()])}\n\n{_markdown(self.kind_rows())}"
 
     def rows(self) -> list[tuple[str, ...]]:
-        """One row per strategy; the columns are :data:`HEADER`."""
+        """One row per strategy."""
         return [self._row(place, entry) for place, entry in enumerate(self.entries)]
 
     def kind_rows(self) -> list[tuple[str, ...]]:
@@ -83,9 +94,16 @@ class Comparison:
         return {
             "model": self.model,
             "prompts": self.num_prompts,
+            "samples": self.num_samples,
             "strategies": [self._entry_dict(entry) for entry in self.entries],
             "pareto_front": [entry.label for entry in self.pareto_front()],
         }
+
+    def answers(self) -> Iterator[dict[str, object]]:
+        """Every answer of every strategy as JSON values; ``prompt`` counts from 0."""
+        for entry in self.entries:
+            for place, answer in enumerate(entry.report.answers):
+                yield {"strategy": entry.label, "prompt": place // self.num_samples, **asdict(answer)}
 
     def to_csv(self) -> str:
         """One line per strategy, plain numbers, one column of accuracy per kind."""
@@ -107,6 +125,7 @@ class Comparison:
             f"{overall.tokens_per_forward:.2f}",
             f"{overall.positions_per_token:.1f}",
             f"{entry.report.tokens_per_second:.0f}",
+            *(percent(overall.passes[k]) for k in pass_ks(self.num_samples)[1:]),
         )
 
     def _entry_dict(self, entry: Entry) -> dict[str, object]:
@@ -131,7 +150,18 @@ class Comparison:
             "positions_per_token": round(overall.positions_per_token, 4),
             "tokens_per_second": round(entry.report.tokens_per_second, 2),
             **{f"accuracy_{kind.kind}": round(kind.accuracy, 4) for kind in entry.report.kinds},
+            **self._flat_passes(overall),
         }
+
+    def _flat_passes(self, overall: KindResult) -> dict[str, object]:
+        """pass@k beyond pass@1."""
+        columns: dict[str, object] = {}
+        for k in pass_ks(self.num_samples)[1:]:
+            columns |= {
+                f"pass_at_{k}": round(overall.passes[k].value, 4),
+                **_bounds(f"pass_at_{k}", overall.passes[k].interval),
+            }
+        return columns
 
 
 def _place(result: KindResult) -> tuple[float, float]:

@@ -10,7 +10,8 @@ from engine.evaluation.comparison import Comparison
 
 
 def write_files(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write results.json, .csv and .md and the plot (SVG and PNG) into ``folder``, which is made where it is missing.
+    """Write results.json, .csv and .md, answers.jsonl (every answer with its text) and the plot (SVG and PNG) into
+    ``folder``, which is made where it is missing.
 
     Existing files are replaced. ConfigError when the folder cannot be written.
     """
@@ -22,6 +23,7 @@ def write_files(comparison: Comparison, folder: Path) -> list[Path]:
             "results.json": json.dumps(comparison.to_dict(), indent=1) + "\n",
             "results.csv": comparison.to_csv(),
             "results.md": comparison.to_markdown() + "\n",
+            "answers.jsonl": "".join(f"{json.dumps(answer)}\n" for answer in comparison.answers()),
         }
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")

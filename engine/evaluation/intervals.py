@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.evaluation.scoring import Interval
+from engine.evaluation.scoring import Interval, wilson_interval
 
 Z = 1.96
 
@@ -43,6 +43,22 @@ def paired_proportions(first: Sequence[bool], second: Sequence[bool]) -> Estimat
     spread = Z * ((up + down - (up - down) ** 2) / (trials + 2)) ** 0.5
     bounds = Interval(max(-1.0, up - down - spread), min(1.0, up - down + spread))
     return Estimate((gained - lost) / trials, bounds)
+
+
+def pass_at(k: int, right: int, samples: int) -> float:
+    """Probability that one of k answers, drawn from ``samples`` of which so many are right, is right: the estimator of
+    pass@k without bias (Chen et al. 2021, section 2.1). 1 <= k <= samples."""
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def mean_share(shares: Sequence[float]) -> Estimate:
+    """Mean of numbers between 0 and 1, one per prompt.
+
+    The interval is Wilson's for as many trials with that mean: exact in that sense for zeros and ones, too wide for
+    numbers between, which vary less; never without width.
+    """
+    total = math.fsum(shares)
+    return Estimate(total / len(shares), wilson_interval(total, len(shares)))
 
 
 def paired_means(first: Sequence[float], second: Sequence[float]) -> Estimate:

@@ -5,31 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.evaluation.intervals import Estimate, finite, ratio
-from engine.evaluation.scoring import Interval, wilson_interval
+from engine.evaluation.intervals import Estimate, finite, mean_share, pass_at, ratio
+from engine.evaluation.scoring import Interval
 
 HEADER = ("kind", "right", "accuracy", "95 % interval", "forwards", "TPF")
 TOTAL = "all"
+PASS_AT = (1, 10, 100)
+"""The k of pass@k that are usual (Chen et al. 2021)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of one prompt. ``tokens`` are completion tokens, without the end-of-text token; ``forwards`` passes
-    of the network (NFE), ``positions`` the query positions fed to it."""
+    of the network (NFE), ``positions`` the query positions fed to it. ``name`` is the question's, ``reason`` why the
+    ``text`` is not right."""
 
     kind: str
     right: bool
     forwards: int
     tokens: int
     positions: int
+    name: str = ""
+    text: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class KindResult:
-    """The answers of one kind, at least one."""
+    """The answers of one kind, at least one; those to the same prompt, ``num_samples`` of them, are neighbours."""
 
     kind: str
     answers: tuple[Answer, ...]
+    num_samples: int = 1
 
     @property
     def right(self) -> int:
@@ -40,12 +47,29 @@ class KindResult:
         return len(self.answers)
 
     @property
+    def right_by_prompt(self) -> tuple[int, ...]:
+        """Right answers to each prompt."""
+        starts = range(0, self.total, self.num_samples)
+        return tuple(sum(one.right for one in self.answers[start : start + self.num_samples]) for start in starts)
+
+    @property
     def accuracy(self) -> float:
+        """Share of right answers, which is pass@1."""
         return self.right / self.total
 
     @property
     def interval(self) -> Interval:
-        return wilson_interval(self.right, self.total)
+        """Of the accuracy; prompts are independent, answers to one prompt are not."""
+        return self.pass_at(1).interval
+
+    def pass_at(self, k: int) -> Estimate:
+        """pass@k, without bias, for k up to the number of samples: how often one of k answers is right."""
+        return mean_share([pass_at(k, right, self.num_samples) for right in self.right_by_prompt])
+
+    @property
+    def passes(self) -> dict[int, Estimate]:
+        """pass@k for the usual k that the samples allow, and for all of them."""
+        return {k: self.pass_at(k) for k in pass_ks(self.num_samples)}
 
     @property
     def tokens(self) -> int:
@@ -81,35 +105,44 @@ class KindResult:
             "tokens_per_forward": round(self.tokens_per_forward, 3),
             "tokens_per_forward_interval": finite(self.tpf.interval),
             "positions_per_token": finite([self.positions_per_token])[0],
+            "pass_at": {str(k): estimate.to_dict() for k, estimate in self.passes.items()},
         }
 
 
 @dataclass(frozen=True, slots=True)
 class EvalReport:
-    """Every answer under one strategy, in the order of the prompts; ``seconds`` is the wall-clock time of the
-    generation."""
+    """Every answer under one strategy, in the order of the prompts, ``num_samples`` to each; ``seconds`` is the
+    wall-clock time of the generation."""
 
     strategy: dict[str, object]
     answers: tuple[Answer, ...]
     seconds: float
+    num_samples: int = 1
 
     @property
     def kinds(self) -> tuple[KindResult, ...]:
         """Kind by kind, in the order of first appearance."""
         names = dict.fromkeys(answer.kind for answer in self.answers)
-        return tuple(KindResult(name, tuple(one for one in self.answers if one.kind == name)) for name in names)
+        return tuple(
+            KindResult(name, tuple(one for one in self.answers if one.kind == name), self.num_samples) for name in names
+        )
 
     @property
     def overall(self) -> KindResult:
         """All kinds together."""
-        return KindResult(TOTAL, self.answers)
+        return KindResult(TOTAL, self.answers, self.num_samples)
 
     @property
     def tokens_per_second(self) -> float:
         return self.overall.tokens / self.seconds if self.seconds else 0.0
 
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Columns of the table; pass@k beyond pass@1, which is the accuracy, where there are several samples."""
+        return (*HEADER, *(f"pass@{k}" for k in pass_ks(self.num_samples)[1:]))
+
     def rows(self) -> list[tuple[str, ...]]:
-        """Cells of the table, one row per kind and one for all; the columns are :data:`HEADER`."""
+        """Cells of the table, one row per kind and one for all."""
         results = (*self.kinds, self.overall)
         return [
             (
@@ -119,13 +152,14 @@ class EvalReport:
                 f"{result.interval.low:.1%} - {result.interval.high:.1%}",
                 f"{result.mean_forwards:.1f}",
                 f"{result.tokens_per_forward:.2f}",
+                *(percent(result.passes[k]) for k in pass_ks(self.num_samples)[1:]),
             )
             for result in results
         ]
 
     def to_table(self) -> str:
         """The table as text of fixed width."""
-        return f"{fixed_width([HEADER, *self.rows()])}\n{self.tokens_per_second:.0f} tokens/s"
+        return f"{fixed_width([self.header, *self.rows()])}\n{self.tokens_per_second:.0f} tokens/s"
 
     def to_dict(self) -> dict[str, object]:
         """The report as JSON values."""
@@ -135,7 +169,18 @@ class EvalReport:
             "overall": self.overall.to_dict(),
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens_per_second, 1),
+            "samples": self.num_samples,
         }
+
+
+def pass_ks(num_samples: int) -> tuple[int, ...]:
+    """The k that so many samples of each prompt can speak for, in order; the first is 1."""
+    return tuple(sorted({k for k in PASS_AT if k < num_samples} | {num_samples, 1}))
+
+
+def percent(estimate: Estimate) -> str:
+    """A share with its interval."""
+    return f"{estimate.value:.1%} ({estimate.interval.low:.1%} - {estimate.interval.high:.1%})"
 
 
 def fixed_width(rows: Sequence[Sequence[str]]) -> str:

@@ -40,7 +40,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> Interval:
+def wilson_interval(successes: float, trials: int, z: float = 1.96) -> Interval:
     """Wilson score interval of a proportion, 95 % by default."""
     if trials == 0:
         return Interval(0.0, 1.0)

@@ -8,12 +8,27 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
+class CodeTests(NamedTuple):
+    """What the code of an answer has to pass.
+
+    ``before`` comes first: imports, or with an ``entry_point`` the code that the answer goes on from, which ends in
+    that function's head. ``check`` comes last and raises where the code is wrong.
+    """
+
+    before: str
+    check: str
+    entry_point: str = ""
+
+
 class Sample(NamedTuple):
-    """One question and its only right answer."""
+    """One question and its right answer: the only one, or one that passes the ``tests``. ``name`` is how its source
+    calls it."""
 
     kind: str
     prompt: str
     answer: str
+    name: str = ""
+    tests: CodeTests | None = None
 
 
 class QuestionAnswer(NamedTuple):

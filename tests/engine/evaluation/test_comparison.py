@@ -96,6 +96,30 @@ def test_files_hold_the_results_and_the_labels(tmp_path: Path) -> None:
         assert label in re.sub(r"\s+", " ", drawn)
 
 
+def test_several_samples_of_a_prompt_give_pass_at_k(tmp_path: Path) -> None:
+    """Four answers to each of three prompts: all right, one right, none right."""
+    rights = [True] * 4 + [True, False, False, False] + [False] * 4
+    answers = tuple(Answer("sum", right, forwards=2, tokens=4, positions=8, text=str(right)) for right in rights)
+    wrong = tuple(Answer("sum", right=False, forwards=2, tokens=4, positions=8) for _ in rights)
+    some, none = (
+        Entry(label, EvalReport({}, one, 1.0, num_samples=4)) for label, one in [("a", answers), ("b", wrong)]
+    )
+    comparison = Comparison("tiny", (some, none))
+    overall = some.report.overall
+    assert (comparison.num_prompts, overall.right, overall.total) == (3, 5, 12)
+    assert overall.accuracy == pytest.approx(overall.pass_at(1).value) == pytest.approx(5 / 12)
+    assert {k: estimate.value for k, estimate in overall.passes.items()} == pytest.approx({1: 5 / 12, 4: 2 / 3})
+    assert comparison.accuracy_difference(none).value == pytest.approx(-5 / 12)
+    assert comparison.header[-1] == some.report.header[-1] == "pass@4"
+    assert some.report.rows()[0][-1].startswith("66.7% (")
+    (line, _) = csv.DictReader(io.StringIO(comparison.to_csv()))
+    assert (float(line["accuracy"]), float(line["pass_at_4"])) == pytest.approx((5 / 12, 2 / 3), abs=1e-4)
+    paths = {path.name: path for path in write_files(comparison, tmp_path)}
+    told = [json.loads(line) for line in paths["answers.jsonl"].read_text().splitlines()]
+    assert [one["prompt"] for one in told if one["strategy"] == "a"] == [0] * 4 + [1] * 4 + [2] * 4
+    assert told[0]["text"] == "True"
+
+
 def test_equal_results_give_equal_files(tmp_path: Path) -> None:
     first, second = write_files(COMPARISON, tmp_path / "a"), write_files(COMPARISON, tmp_path / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

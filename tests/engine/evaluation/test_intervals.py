@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
-from engine.evaluation.intervals import paired_means, paired_proportions, ratio
+from engine.evaluation.intervals import mean_share, paired_means, paired_proportions, pass_at, ratio
+from engine.evaluation.scoring import wilson_interval
 
 TRIALS = 600
 
@@ -70,3 +73,30 @@ def test_the_ratio_covers_the_truth() -> None:
         low, high = ratio(tokens.tolist(), forwards.tolist()).interval
         covered += low <= 3.0 <= high
     assert 0.93 <= covered / TRIALS <= 0.975
+
+
+@pytest.mark.parametrize(("right", "samples"), [(0, 5), (1, 5), (3, 5), (5, 5)])
+def test_pass_at_k_is_the_share_of_draws_with_a_right_one(right: int, samples: int) -> None:
+    for k in range(1, samples + 1):
+        draws = list(combinations(range(samples), k))
+        share = sum(min(draw) < right for draw in draws) / len(draws)
+        assert pass_at(k, right, samples) == pytest.approx(share)
+
+
+def test_shares_of_nothing_and_all_are_proportions() -> None:
+    assert mean_share([1, 0, 1, 1]).interval == wilson_interval(3, 4)
+    assert mean_share([0.5, 0.25]).value == 0.375
+    low, high = mean_share([0.0] * 20).interval
+    assert (low, high > 0.1) == (0, True)
+
+
+def test_shares_between_cover_the_truth() -> None:
+    """Three answers to each of 60 prompts, some easy and some hard: the mean of pass@2."""
+    rng = np.random.default_rng(2)
+    truth = np.mean([1 - (1 - chance) ** 2 for chance in (0.1, 0.5, 0.9)])
+    covered = 0
+    for _ in range(TRIALS):
+        rights = rng.binomial(3, rng.choice([0.1, 0.5, 0.9], 60))
+        low, high = mean_share([pass_at(2, int(right), 3) for right in rights]).interval
+        covered += low <= truth <= high
+    assert covered / TRIALS >= 0.95
