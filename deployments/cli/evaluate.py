@@ -6,15 +6,17 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from deployments.cli import options
+from deployments.cli import eval_options, options
+from deployments.cli.questions import Questions
 from engine.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from engine.evaluation.comparison import Entry
+    from engine.evaluation.comparison import Comparison, Entry
+    from engine.evaluation.evaluate import EvalConfig
     from engine.evaluation.tasks.sample import Sample
     from engine.llm_engine import LLMEngine
     from engine.sampling_params import SamplingParams
@@ -24,38 +26,26 @@ if TYPE_CHECKING:
 def evaluate(
     context: typer.Context,
     model: options.Model = options.DEFAULT_MODEL,
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--strategy",
-            "-s",
-            help="Strategy to compare; may be repeated. A decoder, a preset, `threshold,threshold=0.8,cache=dual` or "
-            "JSON. The first is the one that the others are compared with.",
-            show_default="the model's own",
-        ),
-    ] = None,
-    kind: Annotated[
-        list[str] | None, typer.Option(help="Kind of question; may be repeated.", show_default="all")
-    ] = None,
-    count: Annotated[int, typer.Option("--count", "-n", help="Held-out prompts per kind.", min=1)] = 50,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSON lines {"prompt", "answer", "kind"} instead of the built-in tasks.', show_default="none"
-        ),
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens per answer.")] = 96,
-    temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the held-out prompts and of drawing.")] = 0,
+    strategy: eval_options.Strategies = None,
+    kind: eval_options.Kinds = None,
+    count: eval_options.Count = 50,
+    data: eval_options.Data = None,
+    format_: eval_options.FormatName = "auto",
+    mode: eval_options.ModeName = "auto",
+    shots: eval_options.Shots = None,
+    shots_data: eval_options.ShotsData = None,
+    samples: eval_options.NumSamples = 1,
+    max_tokens: eval_options.MaxTokens = None,
+    temperature: eval_options.Temperature = 0.0,
+    seed: eval_options.Seed = 0,
+    allow_code: eval_options.AllowCode = False,
+    code_seconds: eval_options.CodeSeconds = 5,
     decoder: options.Decoder = "",
     cache: options.Cache = "",
     block_length: options.BlockLength = 0,
-    slots: Annotated[int, typer.Option(help="Prompts that run at the same time.", min=1)] = 16,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the results (JSON, CSV, Markdown) and the plot (SVG, PNG).", show_default="none"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    slots: eval_options.Slots = 16,
+    out: eval_options.Out = None,
+    as_json: eval_options.AsJson = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     threads: options.Threads = 0,
@@ -66,26 +56,19 @@ def evaluate(
     `lacuna strategies`). Strategies run one after the other on the same prompts; differences are paired by prompt.
     """
     from engine.evaluation.comparison import Comparison
-    from engine.evaluation.datasets import held_out_set, read_jsonl
-    from engine.evaluation.files import write_files
     from engine.sampling_params import SamplingParams
 
     named = _named(strategy or [], options.strategy_options(decoder, cache, block_length, context.args))
-    sampling = options.checked(SamplingParams, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    samples = read_jsonl(data) if data is not None else held_out_set(kind, count, seed)
-    if data is not None and kind:
-        samples = [sample for sample in samples if sample.kind in kind]
+    questions = Questions.read(data, format_, kind, count, seed)
+    verifier = questions.verifier(allow_code, code_seconds)
+    limit = questions.format.max_tokens if max_tokens is None else max_tokens
+    sampling = options.checked(SamplingParams, max_tokens=limit, temperature=temperature, seed=seed)
     engine = options.load_engine(model, device, dtype, threads, slots)
-    entries = _run(engine, samples, sampling, {label: engine.strategy(given) for label, given in named.items()})
-    comparison = Comparison(model, entries)
-    several = len(entries) > 1
-    if out is not None:
-        for path in write_files(comparison, out):
-            print(f"wrote {path}", file=sys.stderr)
-    if as_json:
-        print(json.dumps(comparison.to_dict() if several else entries[0].report.to_dict()))
-    else:
-        print(comparison.to_table() if several else entries[0].report.to_table())
+    config, asked = questions.configure(engine.tokenizer, verifier, mode, shots, shots_data, samples)
+    strategies = {label: engine.strategy(given) for label, given in named.items()}
+    comparison = Comparison(model, _run(engine, asked, sampling, strategies, config))
+    _say_what_was_too_long(comparison)
+    _print(comparison, out, as_json)
 
 
 def _named(texts: Sequence[str], knobs: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
@@ -103,7 +86,11 @@ def _named(texts: Sequence[str], knobs: Mapping[str, object]) -> dict[str, Mappi
 
 
 def _run(
-    engine: LLMEngine, samples: Sequence[Sample], sampling: SamplingParams, strategies: Mapping[str, Strategy]
+    engine: LLMEngine,
+    samples: Sequence[Sample],
+    sampling: SamplingParams,
+    strategies: Mapping[str, Strategy],
+    config: EvalConfig,
 ) -> tuple[Entry, ...]:
     """Evaluate with one progress bar per strategy on stderr."""
     from rich.console import Console
@@ -118,6 +105,27 @@ def _run(
 
         def on_progress(label: str, progress: EvalProgress) -> None:
             bar.start_task(tasks[label])
-            bar.update(tasks[label], completed=progress.finished)
+            description = label if progress.stage == "answers" else f"{label}: marking"
+            bar.update(tasks[label], description=description, completed=progress.finished, total=progress.total)
 
-        return evaluate_all(engine, samples, sampling, strategies, on_progress)
+        return evaluate_all(engine, samples, sampling, strategies, on_progress, config)
+
+
+def _say_what_was_too_long(comparison: Comparison) -> None:
+    from engine.evaluation.evaluate import TOO_LONG
+
+    answers = comparison.entries[0].report.answers
+    number = sum(answer.reason == TOO_LONG for answer in answers)
+    if number:
+        text = f"{number} of {len(answers)} prompts are too long for the model with so many --max-tokens: marked wrong"
+        print(f"lacuna: {text}", file=sys.stderr)
+
+
+def _print(comparison: Comparison, out: Path | None, as_json: bool) -> None:
+    from engine.evaluation.files import write_files
+
+    if out is not None:
+        for path in write_files(comparison, out):
+            print(f"wrote {path}", file=sys.stderr)
+    one = comparison.entries[0].report if len(comparison.entries) == 1 else comparison
+    print(json.dumps(one.to_dict()) if as_json else one.to_table())

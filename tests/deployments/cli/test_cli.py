@@ -105,6 +105,8 @@ def test_models_lists_what_is_embedded() -> None:
         (["eval", "--strategy", "threshold", "--threshold", "0.5"], "--threshold: write it into --strategy"),
         (["eval", "-s", "threshold", "-s", "threshold"], "may be given once"),
         (["eval", "-s", "threshold,half"], "cannot read 'half'"),
+        (["eval", "--format", "mbpp"], "--format is about the file given by --data"),
+        (["eval", "--samples", "2", "-n", "1"], "temperature above 0"),
         (["serve", "--set", "max_queue=3"], "unknown 'max_queue'"),
         (["serve", "--set", "nonsense"], "key=value"),
     ],
@@ -179,6 +181,35 @@ def test_one_strategy_is_reported_kind_by_kind() -> None:
     assert "conversion" in run("eval", *COUNTS, "--decoder", "threshold", "--threshold", "0.8")
     report = json.loads(run("eval", *COUNTS, "--strategy", "threshold", "--json"))
     assert report["strategy"]["decoder"] == "threshold"
+
+
+HUMANEVAL = Path(__file__).parents[2] / "engine" / "evaluation" / "data" / "humaneval.jsonl"
+
+
+def test_a_benchmark_is_asked_marked_and_its_bad_rows_are_named(tmp_path: Path) -> None:
+    arguments = ["eval", "--data", str(HUMANEVAL), "--max-tokens", "8", "--json"]
+    result = CliRunner().invoke(app, [*arguments, "--allow-code", "--out", str(tmp_path)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "1 of 3 rows are left out:\n" in result.stderr
+    assert "line 3 needs a function" in result.stderr
+    assert json.loads(result.stdout)["kinds"]["humaneval"]["total"] == 2
+    told = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [one["name"] for one in told] == ["Own/0", "Own/1"]
+    with pytest.raises(InvalidRequestError, match="Add --allow-code"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_examples_are_not_asked(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(f'{{"question": "{n} + 1?", "answer": "{n + 1}"}}\n' for n in range(4)))
+    few = ["eval", "--data", str(data), "--max-tokens", "8", "--json"]
+    assert json.loads(run(*few, "--shots", "3"))["overall"]["total"] == 1
+    assert json.loads(run(*few, "--shots-data", str(data), "--shots", "4"))["overall"]["total"] == 4
+    for wrong in (["--shots", "4"], ["--shots-data", str(data), "--shots", "5"], ["--mode", "completion"]):
+        with pytest.raises(ConfigError, match="too few"):
+            run(*few, *wrong)
+    with pytest.raises(InvalidRequestError, match="say by --shots"):
+        run(*few, "--shots-data", str(data), "--shots", "0")
 
 
 def test_serve_bounds_the_replicas_of_every_model() -> None:
