@@ -11,10 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from deployments.bench.load import command as load
+from deployments.bench.load.options import add_arguments
 from deployments.bench.overhead import OverheadRow, measure_overhead
 from deployments.config import EMBEDDED_MODELS
 
-WIDTH = 120
+WIDTH = 180
 """Columns of a table that goes into a file or a pipe."""
 
 COLUMNS = {
@@ -38,10 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     overhead.add_argument("--requests", type=int, default=100, help="answers per measurement (default: 100)")
     overhead.add_argument("--clients", type=int, nargs="+", default=[1, 8], help="clients at once (default: 1 8)")
     overhead.add_argument("--json", type=Path, help="write the numbers to this file too")
+    add_arguments(commands.add_parser("serve", help="load on a service: latency, tokens/s, CPU per answer"))
     arguments = parser.parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    return load.run(arguments, console) if arguments.command == "serve" else _overhead(arguments, parser, console)
+
+
+def _overhead(arguments: argparse.Namespace, parser: argparse.ArgumentParser, console: Console) -> int:
     if arguments.requests < 1 or min(arguments.clients) < 1:
         parser.error("--requests and --clients must be at least 1")
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     rows = measure_overhead(
         arguments.model,
         arguments.requests,

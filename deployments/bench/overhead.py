@@ -8,23 +8,18 @@ turns, so that what else the machine does meets them alike.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import numpy as np
 
-from deployments.bench.ports import two_free_ports
 from deployments.bench.processes import cpu_s, descendants
+from deployments.bench.service import Service, started_service
 from deployments.config import resolve_checkpoint
 from engine.async_engine import AsyncEngine
 from engine.config import EngineConfig
@@ -35,7 +30,6 @@ from engine.sequence import GenerationRequest
 TOKENS = 64
 TURNS = 3
 PROMPT = "What is 17 + 25?"
-START_TIMEOUT_S = 240.0
 MODES: dict[str, dict[str, str]] = {
     "default": {},
     "haproxy+throughput": {
@@ -105,26 +99,29 @@ def measure_overhead(
     try:
         for mode, environment in MODES.items():
             report(mode)
-            with _service(model, environment) as (process, base_url):
-                rows += asyncio.run(_compare(engine, mode, model, base_url, process.pid, num_requests, clients))
+            words = ["--model", model]
+            with started_service(words, environment=environment) as service:
+                rows += asyncio.run(_compare(engine, mode, model, service, num_requests, clients))
     finally:
         asyncio.run(engine.close())
     return rows
 
 
 async def _compare(
-    engine: AsyncEngine, mode: str, model: str, base_url: str, pid: int, num_requests: int, clients: list[int]
+    engine: AsyncEngine, mode: str, model: str, service: Service, num_requests: int, clients: list[int]
 ) -> list[OverheadRow]:
     rows = []
     limits = httpx.Limits(max_connections=256)
-    async with httpx.AsyncClient(base_url=base_url, timeout=120, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=service.base_url, timeout=120, limits=limits) as client:
         asks = (_ask_engine(engine), _ask_service(client, model))
         for count in clients:
             bare, served = Tally(), Tally()
             for ask in asks:
                 await measure_turn(ask, count, count, set(), Tally())
             for _ in range(TURNS):
-                for ask, pids, tally in zip(asks, ({os.getpid()}, descendants(pid)), (bare, served), strict=True):
+                for ask, pids, tally in zip(
+                    asks, ({os.getpid()}, descendants(service.pid)), (bare, served), strict=True
+                ):
                     await measure_turn(ask, -(-num_requests // TURNS), count, pids, tally)
             rows.append(OverheadRow(mode, count, served.cost(), bare.cost()))
     return rows
@@ -164,44 +161,3 @@ async def measure_turn(ask: Ask, num_requests: int, clients: int, pids: set[int]
     before = cpu_s(pids)
     await asyncio.gather(*(one_client() for _ in range(clients)))
     tally.cpu_s += cpu_s(pids) - before
-
-
-@contextlib.contextmanager
-def _service(model: str, environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """``lacuna serve`` in processes of its own, ready to answer."""
-    http_port, grpc_port = two_free_ports()
-    command = [sys.executable, "-c", "from deployments.cli import main; main()", "serve", "--model", model]
-    options = ["--port", str(http_port), "--grpc-port", str(grpc_port), "--set", "graceful_shutdown_timeout_s=1"]
-    process = subprocess.Popen(
-        [*command, *options],
-        env=os.environ | environment | {"RAY_worker_niceness": "0", "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        _wait_for(process, "Press Ctrl-C")
-        yield process, f"http://127.0.0.1:{http_port}"
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(90)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(process: subprocess.Popen[str], text: str) -> None:
-    """Read until the line that holds ``text``; what follows is read by a thread, so that the process never blocks."""
-    assert process.stdout is not None
-    timer = threading.Timer(START_TIMEOUT_S, process.kill)
-    timer.start()
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if text in line:
-            timer.cancel()
-            threading.Thread(target=process.stdout.read, daemon=True).start()
-            return
-    timer.cancel()
-    raise RuntimeError(f"the service did not start; it said:\n{''.join(seen)}")

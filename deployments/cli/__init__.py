@@ -7,6 +7,7 @@ import sys
 import typer
 
 from deployments.cli.adapt import adapt
+from deployments.cli.bench import bench
 from deployments.cli.compare import compare
 from deployments.cli.doctor import doctor
 from deployments.cli.evaluate import evaluate
@@ -39,6 +40,7 @@ app.command("compare")(compare)
 app.add_typer(experiment, name="experiment")
 app.command("train")(train)
 app.command("adapt")(adapt)
+app.command("bench", context_settings=KNOBS | {"help_option_names": []})(bench)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.command("strategies")(strategies)

@@ -1,6 +1,6 @@
-"""A small mixture of experts with random weights, to try what no embedded model can show: experts on several ranks.
+"""Checkpoints to try what no embedded model can show: experts on several ranks, prompts of thousands of tokens.
 
-It answers with noise, in the words of the checkpoint that it has its tokenizer from, and computes as a LLaDA-MoE.
+They answer with noise, in the words of the checkpoint that they have their tokenizer from.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from engine.models.checkpoint import CONFIG_FILE, open_checkpoint
 from engine.models.loader import save_model
 from engine.models.spec import ModelSpec, MoESpec
 
+POSITION_FIELDS = ("max_position_embeddings", "max_sequence_length")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 EXPERTS_PER_TOKEN = 2
 
 
 def synthesize_moe(folder: Path, tokenizer: Path, num_experts: int = 8, seed: int = 0) -> ModelSpec:
-    """Write a LLaDA-MoE checkpoint of some megabytes with the tokenizer of the checkpoint ``tokenizer``."""
+    """Write a LLaDA-MoE checkpoint of some megabytes with random weights and the tokenizer of ``tokenizer``."""
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty; name a new folder", "folder")
     spec = _spec(open_checkpoint(tokenizer).spec, num_experts)
@@ -33,6 +34,15 @@ def synthesize_moe(folder: Path, tokenizer: Path, num_experts: int = 8, seed: in
         shutil.copyfile(tokenizer / name, folder / name)
     (folder / CONFIG_FILE).write_text(json.dumps(_config(spec), indent=2) + "\n", encoding="utf-8")
     return spec
+
+
+def with_positions(source: Path, folder: Path, positions: int) -> None:
+    """A copy of a checkpoint that accepts so many positions. Beyond those that it was trained for it answers with noise
+    and computes as it would with sense."""
+    shutil.copytree(source, folder)
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    config |= {name: positions for name in POSITION_FIELDS if name in config}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _spec(model: ModelSpec, num_experts: int) -> ModelSpec:

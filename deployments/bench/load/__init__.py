@@ -1,0 +1,1 @@
+"""Load on a service, from outside, as clients make it."""
