@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deployments.events import DiffusionEvent
-from deployments.work import WorkShape
 from engine.outputs import FinishReason, RequestOutput, Usage
 from engine.sampling_params import SamplingParams
+from engine.work import WorkShape
 
 StreamMode = Literal["final", "block", "step", "events"]
 

@@ -14,8 +14,8 @@ from deployments.autoscaling import AutoscalingSettings, ModelLoad, desired_repl
 from deployments.messages import Admission, AdmissionRequest, SequenceOutcome
 from deployments.metrics.router_samples import RouterReport
 from deployments.placement import ReplicaPool, Share
-from deployments.work import WorkModel
 from engine.errors import DeadlineExceededError, LacunaError
+from engine.work import WorkModel
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from deployments.messages import GenerateCall, Increment, SequenceOutcome
-from deployments.work import WorkShape
 from engine.errors import EngineDeadError
 from engine.outputs import Usage
+from engine.work import WorkShape
 
 logger = logging.getLogger(__name__)
 

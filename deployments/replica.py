@@ -222,6 +222,7 @@ class EngineReplica:
             sampling=call.sampling,
             strategy=strategy,
             priority=call.priority,
+            timeout_s=call.timeout_s,
             stream="step" if call.stream == "events" else call.stream,
             generated=call.generated,
             num_shown=call.num_shown,

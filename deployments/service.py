@@ -37,9 +37,10 @@ from deployments.strategy_choice import (
 )
 from deployments.streams import merge, until
 from deployments.telemetry.jobs import JobSpan, JobSpans
-from deployments.work import CHARS_PER_TOKEN, WorkShape, scaled, shape_of
+from deployments.work import CHARS_PER_TOKEN, scaled, shape_of
 from engine.errors import DeadlineExceededError, EngineDeadError, LacunaError, ModelNotFoundError
 from engine.outputs import FinishReason, Usage
+from engine.work import WorkShape
 
 logger = logging.getLogger(__name__)
 

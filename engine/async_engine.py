@@ -202,12 +202,12 @@ class AsyncEngine:
         self._step_started_s = time.monotonic()
         outputs = self._engine.step()
         self._step_started_s = None
-        deliveries: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Subscriber, RequestOutput]]]
+        deliveries: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Subscriber, RequestOutput | LacunaError]]]
         deliveries = defaultdict(list)
         with self._ending:
             for output in () if self._ended else outputs:
                 subscriber = self._subscribers[output.request_id]
-                deliveries[subscriber.loop].append((subscriber, output))
+                deliveries[subscriber.loop].append((subscriber, output.error or output))
                 if output.finished:
                     del self._subscribers[output.request_id]
         for loop, items in deliveries.items():

@@ -25,7 +25,7 @@ from engine.models.spec import DiffusionLM, ModelSpec
 from engine.parallel import ALONE, Ranks
 from engine.rank_check import RankCheck
 from engine.registry import Registry
-from engine.scheduler import Scheduler
+from engine.scheduler import Scheduler, SchedulingRules
 from engine.slots import SlotTable
 from engine.telemetry import EngineTelemetry
 
@@ -113,7 +113,7 @@ def assemble_core(
     }
     slots = SlotTable(config.max_num_seqs, slot_length(spec, max_model_len), spec.mask_token_id)
     return EngineCore(
-        Scheduler(config.max_num_seqs, config.max_queue_len, blocks),
+        Scheduler(config.max_num_seqs, blocks, scheduling_rules(config)),
         blocks,
         IterationManager(
             slots,
@@ -138,6 +138,16 @@ def _make_runner(
     cache = _allocate_cache(model, blocks, weight.dtype, weight.device)
     check = RankCheck(ranks.world, config.check_ranks)
     return ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders, check), blocks
+
+
+def scheduling_rules(config: EngineConfig) -> SchedulingRules:
+    """The part of the settings that decides who runs."""
+    return SchedulingRules(
+        max_queue_len=config.max_queue_len,
+        aging_s=config.aging_s,
+        preemption=config.preemption,
+        max_preemptions=config.max_preemptions,
+    )
 
 
 def check_settings(spec: ModelSpec, config: EngineConfig, max_model_len: int) -> None:

@@ -58,6 +58,23 @@ class EngineConfig:
     max_queue_len: Annotated[
         int, Ge(0), Field(description="Requests that wait inside the engine; more are refused as overloaded.")
     ] = 1024
+    aging_s: Annotated[
+        float,
+        Ge(0),
+        Le(86_400),
+        Field(
+            description="A waiting request rises by one priority after so long, then by two, by four and so on: none "
+            "starves. 0: never."
+        ),
+    ] = 10.0
+    preemption: Annotated[
+        Literal["off", "priority", "deadline"],
+        Field(
+            description="Whether a request may take the slot of a running one, which goes on later with the same "
+            "tokens: of one with less priority (priority), also of one with a later deadline (deadline)."
+        ),
+    ] = "priority"
+    max_preemptions: Annotated[int, Ge(0), Le(1000), Field(description="So often a request is preempted at most.")] = 2
     page_size: Annotated[
         int | None, Ge(1), Field(description="Positions of a K/V page. None: the attention backend's choice.")
     ] = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
 from engine.cache.block_manager import BlockManager
-from engine.errors import LacunaError
+from engine.errors import DeadlineExceededError, LacunaError
 from engine.executor import Executor
 from engine.iteration import IterationManager, SlotEvent
 from engine.outputs import CanvasStep, FinishReason, Usage
@@ -23,7 +24,7 @@ from engine.telemetry import EngineTelemetry
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceUpdate:
     """News of one request: further tokens of its completion that are final (with their log-probabilities), what it
-    has cost, and how it ended."""
+    has cost, and how it ended; ``error`` where the engine gave it up."""
 
     sequence: Sequence
     token_ids: tuple[int, ...]
@@ -32,13 +33,15 @@ class SequenceUpdate:
     finish_reason: FinishReason | None
     stop_token_id: int | None
     canvas: CanvasStep | None
+    error: LacunaError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
     """A snapshot for operators. ``tokens`` counts completion tokens handed out, ``forwards`` passes of the network,
     ``positions`` the query positions fed to it. ``kv_positions`` are those of the running canvases, of
-    ``num_pages * page_size`` that there is K/V memory for."""
+    ``num_pages * page_size`` that there is K/V memory for. Requests that wait are predicted to compute
+    ``waiting_positions``; ``preemptions`` counts how often a running one had to make room."""
 
     num_running: int
     num_waiting: int
@@ -51,6 +54,8 @@ class EngineStats:
     forwards: int
     positions: int
     tokens: int
+    waiting_positions: int
+    preemptions: int
 
 
 class EngineCore:
@@ -63,6 +68,7 @@ class EngineCore:
         iteration: IterationManager,
         executor: Executor,
         telemetry: EngineTelemetry | None = None,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._scheduler = scheduler
         self._blocks = blocks
@@ -74,32 +80,38 @@ class EngineCore:
         self._num_forwards = 0
         self._num_positions = 0
         self._num_tokens = 0
+        self._num_preemptions = 0
+        self._clock = clock
 
     def step(self) -> list[SequenceUpdate]:
-        """Admit, plan, execute, advance, retire. Without anything to run it returns at once."""
-        started_s = perf_counter()
+        """Give up, admit, plan, execute, advance, retire. Without anything to run it returns at once."""
+        started_s = self._clock()
+        given_up = [self._give_up(sequence) for sequence in self._scheduler.too_late(started_s)]
         self._admit(started_s)
         plan = self._iteration.plan()
         if plan is None:
-            return []
+            return given_up
         result, execute_s = self._execute(plan)
         updates = [self._update(event) for event in self._iteration.advance(plan, result)]
         for update in updates:
             if update.finish_reason is not None:
+                self._scheduler.finished(update.sequence, update.usage)
                 self._retire(update.sequence, update.finish_reason)
-        self._meter.stepped(perf_counter() - started_s, execute_s, result.forward_s)
-        return updates
+        step_s = self._clock() - started_s
+        self._scheduler.took(step_s)
+        self._meter.stepped(step_s, execute_s, result.forward_s)
+        return given_up + updates
 
     def add(self, sequence: Sequence) -> None:
         """Queue a request; OverloadedError when the queue is full."""
         self._spans.open(sequence)
         try:
-            self._scheduler.add(sequence)
+            self._scheduler.add(sequence, self._clock())
         except LacunaError as error:
             if sequence.trace is not None:
                 sequence.trace.fail(error)
             raise
-        sequence.queued_s = perf_counter()
+        sequence.queued_s = self._clock()
 
     def abort(self, sequence: Sequence, reason: FinishReason = "abort") -> None:
         """Drop a request in any state; slot and pages are free before the next step."""
@@ -111,8 +123,10 @@ class EngineCore:
             self._retire(sequence, reason)
 
     def usage(self, sequence: Sequence) -> Usage:
-        """What a running request has cost so far."""
+        """What a request has cost so far."""
         slots, slot = self._iteration.slots, sequence.slot
+        if slot < 0:
+            return Usage(prompt_tokens=len(sequence.prompt_ids), completion_tokens=sequence.num_emitted)
         return Usage(
             prompt_tokens=len(sequence.prompt_ids),
             completion_tokens=sequence.num_emitted,
@@ -135,6 +149,8 @@ class EngineCore:
             forwards=self._num_forwards,
             positions=self._num_positions,
             tokens=self._num_tokens,
+            waiting_positions=self._scheduler.waiting_positions,
+            preemptions=self._num_preemptions,
         )
 
     def readings(self) -> StepReadings:
@@ -142,18 +158,58 @@ class EngineCore:
         return self._meter.readings()
 
     def _admit(self, now_s: float) -> None:
-        for sequence, pages in self._scheduler.admit():
-            self._iteration.admit(sequence, pages)
-            self._running[sequence.slot] = sequence
-            self._spans.admitted(sequence)
-            self._meter.waited(now_s - sequence.queued_s)
+        while True:
+            for sequence, pages in self._scheduler.admit(now_s, self._num_forwards):
+                self._iteration.admit(sequence, pages)
+                self._running[sequence.slot] = sequence
+                self._spans.admitted(sequence)
+                self._meter.waited(now_s - sequence.queued_s)
+            victims = self._scheduler.victims()
+            if not victims or any(self._iteration.slots.closing[victim.slot] for victim in victims):
+                return
+            for victim in victims:
+                self._preempt(victim, now_s)
+
+    def _preempt(self, sequence: Sequence, now_s: float) -> None:
+        """Have a running request wait again; it keeps what is decided before its block in progress."""
+        self._spans.suspended(sequence, len(self._running))
+        del self._running[sequence.slot]
+        self._iteration.suspend(sequence)
+        self._scheduler.release(sequence)
+        sequence.num_preemptions += 1
+        sequence.queued_s = now_s
+        self._num_preemptions += 1
+        self._scheduler.requeue(sequence, now_s)
+
+    def _give_up(self, sequence: Sequence) -> SequenceUpdate:
+        """End a request that has no chance to be done by its deadline."""
+        usage, waited = self.usage(sequence), sequence.slot < 0
+        what = "is too near: it still waits for a slot" if waited else "passed before all of its tokens were decided"
+        error = DeadlineExceededError(f"the request's deadline {what}", "timeout_ms")
+        if sequence.trace is not None:
+            sequence.trace.fail(error)
+            sequence.trace = None
+        if waited:
+            self._meter.ended("deadline")
+        else:
+            self._retire(sequence, "abort", "deadline")
+        return SequenceUpdate(
+            sequence=sequence,
+            token_ids=(),
+            logprobs=(),
+            usage=usage,
+            finish_reason="abort",
+            stop_token_id=None,
+            canvas=None,
+            error=error,
+        )
 
     def _execute(self, plan: IterationPlan) -> tuple[StepResult, float]:
         """The forward's result, and the seconds that it took."""
         plan = self._spans.before(plan)
-        planned_s = perf_counter()
+        planned_s = self._clock()
         result = self._executor.execute(plan)
-        execute_s = perf_counter() - planned_s
+        execute_s = self._clock() - planned_s
         self._spans.after()
         self._count(plan)
         return result, execute_s
@@ -193,8 +249,8 @@ class EngineCore:
             probabilities=tuple(slots.probability[slot, generated].tolist()),
         )
 
-    def _retire(self, sequence: Sequence, reason: FinishReason) -> None:
-        self._meter.ended(reason)
+    def _retire(self, sequence: Sequence, reason: FinishReason, counted_as: str = "") -> None:
+        self._meter.ended(counted_as or reason)
         self._spans.close(sequence, reason, len(self._running))
         del self._running[sequence.slot]
         self._iteration.release(sequence.slot)

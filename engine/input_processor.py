@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Mapping
 from collections.abc import Sequence as SequenceOf
+from time import perf_counter
 
 from engine.cache import CACHE_POLICIES
 from engine.columns import MAX_STOP_IDS
+from engine.decoding import DECODERS
+from engine.decoding.transform import InputTransform
+from engine.decoding.transforms import TRANSFORMS
 from engine.errors import ContextLengthError, InvalidRequestError
 from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, canvas_length
 from engine.models.spec import ModelSpec
@@ -19,6 +24,15 @@ from engine.strategy import Strategy, StrategyLimits, parse_strategy
 from engine.tokenizer import Tokenizer
 
 MAX_STOP_STRINGS = 16
+
+
+def is_repeatable(strategy: Strategy) -> bool:
+    """Whether a block that is begun anew gets the same tokens. Not where the canvas grows, where refreshes follow from
+    earlier steps, or where what was said of its masks before it began counts."""
+    if DECODERS.get(strategy.decoder).needs_divergence:
+        return False
+    changes_inputs = any(issubclass(TRANSFORMS.get(name), InputTransform) for name, _ in strategy.transforms)
+    return strategy.length is None and not CACHE_POLICIES.get(strategy.cache).measures and not changes_inputs
 
 
 class InputProcessor:
@@ -50,7 +64,8 @@ class InputProcessor:
         prompt_ids = self._prompt(request.prompt)
         strategy = request.strategy or parse_strategy({}, self.limits)
         stop_ids = () if request.template is not None else self._stop_ids(request.sampling)
-        completion_ids = self._completion(request, len(prompt_ids), strategy)
+        repeatable = is_repeatable(strategy)
+        completion_ids = self._completion(request, len(prompt_ids), strategy, repeatable=repeatable)
         field = "max_tokens" if request.template is None else "template"
         self._check_lengths(len(prompt_ids), len(completion_ids), field)
         self._check_stops(request.sampling)
@@ -70,6 +85,8 @@ class InputProcessor:
             arrival=arrival,
             transform_knobs=self._transform_knobs(request.sampling, strategy, stop_ids, len(completion_ids)),
             num_emitted=len(request.shown),
+            deadline_s=math.inf if request.timeout_s is None else perf_counter() + request.timeout_s,
+            repeatable=repeatable,
         )
 
     def _prompt(self, prompt: str | SequenceOf[int]) -> SequenceOf[int]:
@@ -83,10 +100,11 @@ class InputProcessor:
             raise InvalidRequestError("the prompt is empty; it needs at least one token", "prompt")
         return prompt_ids
 
-    def _completion(self, request: GenerationRequest, prompt_len: int, strategy: Strategy) -> SequenceOf[int]:
+    def _completion(
+        self, request: GenerationRequest, prompt_len: int, strategy: Strategy, *, repeatable: bool
+    ) -> SequenceOf[int]:
         """The completion as it begins: the fixed tokens of a template, or the whole blocks that were generated. A begun
-        block is decided again where that gives the same tokens, which it need not where the canvas grows or refreshes
-        follow from earlier steps: then all of its tokens stay."""
+        block is decided again where that gives the same tokens, else all of its tokens stay."""
         if request.template is not None:
             return self._template(request.template, request.generated)
         generated, max_tokens = request.generated, request.sampling.max_tokens
@@ -98,7 +116,6 @@ class InputProcessor:
             raise InvalidRequestError(f"num_shown must be between 0 and {len(generated)}", "num_shown")
         origin, block_length = 0 if strategy.block_origin == "zero" else prompt_len, strategy.block_length
         boundary = origin + (prompt_len + len(generated) - origin) // block_length * block_length
-        repeatable = strategy.length is None and not CACHE_POLICIES.get(strategy.cache).measures
         whole = generated[: max(boundary - prompt_len, 0)] if repeatable else generated
         return [*whole, *[self._spec.mask_token_id] * (max_tokens - len(whole))]
 

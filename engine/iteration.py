@@ -124,6 +124,9 @@ class IterationManager:
             traits,
             strategy.cache_knobs(),
         )
+        if sequence.suspended is not None:
+            self.slots.resume(slot, sequence.suspended)
+            sequence.suspended = None
         self._growth.open(slot, strategy.length)
         self.slots.last_run[slot] = self._iteration  # behind everyone who is waiting for a turn
         decoding = Decoding(
@@ -138,6 +141,16 @@ class IterationManager:
             twin = canvas.copy()
             twin[: len(sequence.prompt_ids)] = self.slots.mask_token_id
             self._admissions.append(Admission(guide_slot, twin, pages[1]))
+
+    def suspend(self, sequence: Sequence) -> None:
+        """Take a running sequence out of its slot at the beginning of the block in progress, so that :meth:`admit` goes
+        on from there: what is decided before stays, the begun block is decided again."""
+        slot, prompt_len = sequence.slot, len(sequence.prompt_ids)
+        num_kept = max(int(self.slots.block_start[slot]) - prompt_len, 0)
+        kept = self.slots.completion(slot)[:num_kept].tolist()
+        sequence.completion_ids = [*kept, *sequence.completion_ids[num_kept:]]
+        sequence.suspended = self.slots.suspend(slot)
+        self.release(slot)
 
     def release(self, slot: int) -> None:
         """Forget the sequence in ``slot``; it takes no part in any later plan."""

@@ -192,7 +192,7 @@ class LLMEngine:
     def run(
         self, requests: SequenceOf[GenerationRequest], on_progress: Callable[[int, int], None] | None = None
     ) -> list[RequestOutput]:
-        """Complete requests of any mixture; the final output of each, in order."""
+        """Complete requests of any mixture; the final output of each, in order. DeadlineExceededError ends them all."""
         if len({request.request_id for request in requests}) < len(requests):
             raise InvalidRequestError("a request id is already in use: those of one call must differ", "request_id")
         waiting = deque(self.validate(request) for request in requests)
@@ -202,6 +202,8 @@ class LLMEngine:
             while len(finished) < len(requests):
                 self._add_some(waiting, mine)
                 for output in self.step():
+                    if output.error is not None:
+                        raise output.error
                     finished |= {output.request_id: output} if output.finished else {}
                 if on_progress is not None:
                     on_progress(len(finished), len(requests))
@@ -258,6 +260,7 @@ class LLMEngine:
             canvas=update.canvas,
             logprobs=logprobs,
             pending_ids=running.stream.pending_ids,
+            error=update.error,
         )
 
 

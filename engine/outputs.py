@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.errors import LacunaError
+
 FinishReason = Literal["stop", "length", "abort"]
 
 
@@ -64,7 +66,8 @@ class RequestOutput:
     ``stop_reason`` is the stop id or stop string that ended it. ``canvas`` is set when the request asked for steps.
     ``logprobs`` holds, for each of ``token_ids``, the natural logarithm of the probability that the model gave the
     token at the denoising step that filled its place; nan for given tokens and those that an editing decoder moved.
-    ``pending_ids`` are tokens that are final but not shown, because their text may begin a stop string.
+    ``pending_ids`` are tokens that are final but not shown, because their text may begin a stop string. ``error`` says
+    why the engine gave the request up.
     """
 
     request_id: str
@@ -76,6 +79,7 @@ class RequestOutput:
     canvas: CanvasStep | None = None
     logprobs: tuple[float, ...] = ()
     pending_ids: tuple[int, ...] = ()
+    error: LacunaError | None = None
 
     @property
     def finished(self) -> bool:

@@ -71,6 +71,14 @@ class SequenceSpans:
         trace.end_block(self._work(sequence), batch_size)
         self._due.append(sequence)
 
+    def suspended(self, sequence: Sequence, batch_size: int) -> None:
+        """It loses its slot, which is still its own, and waits again."""
+        if (trace := sequence.trace) is None:
+            return
+        self._due = [one for one in self._due if one is not sequence]
+        trace.end_block(self._work(sequence), batch_size)
+        trace.suspended()
+
     def close(self, sequence: Sequence, reason: FinishReason, batch_size: int) -> None:
         """It leaves the engine; its slot is still its own."""
         if (trace := sequence.trace) is None:

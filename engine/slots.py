@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from engine.cache.policy import BoolArray, FloatArray, IntArray
 from engine.columns import MAX_STOP_IDS
+from engine.sequence import Suspension
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,26 @@ class SlotTable:
         self.canvas_len[slot] += len(tokens) - removed
         self.block_end[slot] = min(self.block_start[slot] + self.block_length[slot], self.canvas_len[slot])
         self.step[slot], self.refreshed[slot], self.stale_steps[slot] = 0, False, -1
+
+    def suspend(self, slot: int) -> Suspension:
+        """What a sequence takes with it that stops at the beginning of the block in progress."""
+        generated = slice(self.prompt_len[slot], self.canvas_len[slot])
+        undone = np.arange(self.prompt_len[slot], self.canvas_len[slot]) >= self.block_start[slot]
+        return Suspension(
+            forwards=int(self.forwards[slot]),
+            denoising_steps=int(self.denoising_steps[slot] - self.step[slot]),
+            positions=int(self.positions[slot]),
+            revealed_at=np.where(undone, 0, self.revealed_at[slot, generated]),
+            probability=np.where(undone, np.float32(np.nan), self.probability[slot, generated]),
+        )
+
+    def resume(self, slot: int, suspended: Suspension) -> None:
+        """Give a sequence that was just opened what it took with it."""
+        generated = slice(self.prompt_len[slot], self.canvas_len[slot])
+        self.revealed_at[slot, generated] = suspended.revealed_at
+        self.probability[slot, generated] = suspended.probability
+        self.forwards[slot], self.positions[slot] = suspended.forwards, suspended.positions
+        self.denoising_steps[slot] = suspended.denoising_steps
 
     def close(self, slot: int) -> None:
         """The sequence takes no part in any later plan."""

@@ -42,7 +42,8 @@ class Tally:
 class StepReadings:
     """A snapshot of a :class:`StepMeter`. ``phase_s`` are seconds per step by phase, ``wait_s`` those that admitted
     sequences had waited for a slot; ``rows`` and ``positions`` are the sizes of forwards. ``ended`` counts sequences
-    by their finish reason ("abort": the caller dropped it)."""
+    by their finish reason ("abort": the caller dropped it,
+    "deadline": its time had passed)."""
 
     phase_s: Mapping[str, Distribution]
     wait_s: Distribution
@@ -63,7 +64,7 @@ class StepMeter:
         self._host, self._forward, self._decide = (Tally(STEP_SECONDS) for _ in range(3))
         self._wait = Tally(WAIT_SECONDS)
         self._rows, self._positions = Tally(BATCH_ROWS), Tally(BATCH_POSITIONS)
-        self._ended: dict[str, int] = {"stop": 0, "length": 0, "abort": 0}
+        self._ended: dict[str, int] = {"stop": 0, "length": 0, "abort": 0, "deadline": 0}
 
     def stepped(self, step_s: float, execute_s: float, forward_s: float | None) -> None:
         """A step took ``step_s``, of that its executor ``execute_s`` and the network ``forward_s`` (None: nothing was

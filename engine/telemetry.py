@@ -121,6 +121,11 @@ class SequenceTrace:
         self._end("lacuna.queue")
         self._begin("lacuna.prefill", "lacuna.sequence")
 
+    def suspended(self) -> None:
+        """It has lost its slot and waits for another."""
+        self._end("lacuna.prefill")
+        self._begin("lacuna.queue", "lacuna.sequence")
+
     def begin_block(self, block: tuple[int, int], before: Work) -> None:
         """The next forward is the first one that decides positions of ``block``; ``before`` excludes it."""
         self.block, self._before = block, before

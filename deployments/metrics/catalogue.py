@@ -144,7 +144,10 @@ ENGINE = (
     _engine.counter("engine_positions", "positions", "Query positions fed to the network."),
     _engine.counter("engine_tokens", "tokens", "Completion tokens handed out."),
     _engine.counter(
-        "engine_sequences", "sequences", "Sequences that left the engine by reason: stop, length, abort.", "reason"
+        "engine_sequences",
+        "sequences",
+        "Sequences that left the engine by reason: stop, length, abort, deadline.",
+        "reason",
     ),
     _engine.histogram(
         "engine_step_seconds",

@@ -14,9 +14,9 @@ from deployments import model_router
 from deployments.admission import QueueLimits
 from deployments.messages import Admission, AdmissionRequest, SequenceOutcome
 from deployments.model_router import ModelRouter
-from deployments.work import WorkShape
 from engine.errors import DeadlineExceededError, EngineDeadError, OverloadedError
 from engine.outputs import Usage
+from engine.work import WorkShape
 from tests.deployments.fakes import FakeFleet
 
 SHAPE = WorkShape(prompt_tokens=8, max_tokens=32, block_length=8, cache="dual", strategy="s")

@@ -12,8 +12,8 @@ from deployments import router as router_module
 from deployments.config import AppConfig
 from deployments.messages import AdmissionRequest
 from deployments.router import Router
-from deployments.work import WorkShape
 from engine.errors import DeadlineExceededError, ModelNotFoundError, OverloadedError
+from engine.work import WorkShape
 from tests.deployments.fakes import FakeFleet
 
 SHAPE = WorkShape(prompt_tokens=8, max_tokens=32, block_length=8, cache="dual")

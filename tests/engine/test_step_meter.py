@@ -53,7 +53,7 @@ def test_an_engine_counts_what_its_steps_did() -> None:
         running.append(engine.stats().kv_positions)
     stats, readings = engine.stats(), engine.readings()
 
-    assert readings.ended == {"stop": 0, "length": 2, "abort": 1}
+    assert readings.ended == {"stop": 0, "length": 2, "abort": 1, "deadline": 0}
     assert sum(readings.wait_s.counts) == 2
     assert stats.forwards == len(running) == sum(readings.rows.counts) == sum(readings.phase_s["host"].counts)
     assert readings.rows.total == 2 * stats.forwards
@@ -67,7 +67,7 @@ def test_a_stop_text_is_no_abort() -> None:
     engine.add_request(make_request("a", [65] * 4, max_tokens=12, stop=("xx",)))
     while engine.has_unfinished_requests():
         engine.step()
-    assert engine.readings().ended == {"stop": 1, "length": 0, "abort": 0}
+    assert engine.readings().ended == {"stop": 1, "length": 0, "abort": 0, "deadline": 0}
 
 
 def test_a_clock_measures_until_it_is_stopped() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from engine.build import scheduling_rules
 from engine.cache import CACHE_POLICIES
 from engine.cache.block_manager import BlockManager
 from engine.cache.policy import AttentionPattern, IntArray
@@ -177,6 +179,7 @@ def scripted(
     page_size: int = 8,
     num_pages: int | None = None,
     telemetry: EngineTelemetry | None = None,
+    clock: Callable[[], float] = perf_counter,
     **options: Any,
 ) -> Rig:
     """An engine over an executor with specified tokens; ``options`` are those of EngineConfig."""
@@ -193,7 +196,7 @@ def scripted(
     }
     iteration = IterationManager(slots, policies, token_budget, fused=fused, eos_token_id=EOS)
     core = EngineCore(
-        Scheduler(config.max_num_seqs, config.max_queue_len, blocks), blocks, iteration, executor, telemetry
+        Scheduler(config.max_num_seqs, blocks, scheduling_rules(config)), blocks, iteration, executor, telemetry, clock
     )
     engine = LLMEngine(core, spec_of(pattern), ByteTokenizer(), config, max_model_len)
     return Rig(engine, core, blocks, slots, iteration, executor)
@@ -209,7 +212,7 @@ def make_request(
     request_id: str, prompt: str | Sequence[int], engine: LLMEngine | None = None, **options: Any
 ) -> GenerationRequest:
     """A request; ``options`` are those of SamplingParams and GenerationRequest, ``strategy`` a mapping."""
-    names = ("priority", "stream", "template", "generated", "num_shown", "traceparent", "tracestate")
+    names = ("priority", "timeout_s", "stream", "template", "generated", "num_shown", "traceparent", "tracestate")
     own: dict[str, Any] = {name: options.pop(name) for name in names if name in options}
     strategy = options.pop("strategy", None)
     if strategy is not None:

@@ -13,8 +13,8 @@ from deployments.messages import AdmissionRequest
 from deployments.model_router import ModelRouter
 from deployments.telemetry.admissions import traced_admission
 from deployments.telemetry.catalog import DEPLOYMENT_SPANS
-from deployments.work import WorkShape
 from engine.errors import OverloadedError
+from engine.work import WorkShape
 from tests.deployments.fakes import FakeFleet
 from tests.helpers.traces import SAMPLED, Recorder, check_against, said, times
 
