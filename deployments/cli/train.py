@@ -13,15 +13,17 @@ from engine.errors import ConfigError
 
 @training_command
 def train(
-    preset: Annotated[str, typer.Argument(help="tiny-ar, tiny-sdar or tiny-llada: the recipe of an embedded model.")],
+    preset: Annotated[str, typer.Argument(help="The recipe: tiny-ar, tiny-sdar, tiny-llada or tiny-llada-moe.")],
     options: TrainingOptions,
     initial: Annotated[
-        Path | None, typer.Option(help="Checkpoint to go on from.", show_default="random; tiny-llada: lacuna-tiny-sdar")
+        Path | None,
+        typer.Option(help="Checkpoint to go on from.", show_default="random; LLaDA: lacuna-tiny-sdar"),
     ] = None,
 ) -> None:
     """Train a small model on the built-in tasks and save it in its family's published layout.
 
-    tiny-sdar starts from random weights, tiny-llada from an SDAR checkpoint whose QK norm is folded away.
+    tiny-ar and tiny-sdar start from random weights, tiny-llada from an SDAR checkpoint whose QK norm is folded away,
+    tiny-llada-moe from one whose feed-forward networks are divided into experts.
     """
     from engine.training.base import BaseConfig, base_job
     from engine.training.presets import RECIPES

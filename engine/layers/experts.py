@@ -16,6 +16,9 @@ from engine.layers.division import Division
 from engine.layers.routing import Routing
 from engine.parallel import ALONE, Part
 
+MOST_ARITHMETIC = 4
+"""Times the arithmetic of the chosen experts that computing all of them may cost in training."""
+
 
 class Experts(nn.Module):
     """SwiGLU networks: gate and up packed in ``gate_up_proj`` ``[E, 2F, D]``, ``down_proj`` ``[E, D, F]``.
@@ -49,8 +52,11 @@ class Experts(nn.Module):
     def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
         """Weighted sum of the chosen experts' outputs ``[T, D]``, as far as they are this rank's.
 
-        Assignments are sorted by expert, those of other ranks last, so that each expert's tokens are adjacent.
+        Assignments are sorted by expert, those of other ranks last, so that each expert's tokens are adjacent. In
+        training, where most experts are chosen anyway, all of them are computed instead.
         """
+        if self._computes_all(routing.experts_TK.shape[1]):
+            return self._all(x_TD, routing)
         local_A = self._local(routing.experts_TK.flatten())
         expert_A, order_A = local_A.sort(stable=True)
         end_E = self.ends(expert_A)
@@ -77,6 +83,20 @@ class Experts(nn.Module):
     @property
     def _is_whole(self) -> bool:
         return len(self.down_proj) == self.num_experts
+
+    def _computes_all(self, experts_per_token: int) -> bool:
+        """With gradients no grouped product can be used (see :meth:`_can_group`), and the products one by one wait for
+        the device in every layer and cannot be compiled: a few times the arithmetic is sooner done."""
+        return torch.is_grad_enabled() and self._is_whole and self.num_experts <= MOST_ARITHMETIC * experts_per_token
+
+    def _all(self, x_TD: Tensor, routing: Routing) -> Tensor:
+        """Every expert of every token, with the weight 0 where it is not chosen: two products of fixed shape."""
+        weights_TE = x_TD.new_zeros(len(x_TD), self.num_experts)
+        weights_TE = weights_TE.scatter(1, routing.experts_TK, routing.weights_TK.to(x_TD.dtype))
+        packed_TEF = functional.linear(x_TD, self.gate_up_proj.flatten(0, 1)).unflatten(1, (self.num_experts, -1))
+        gate_TEF, up_TEF = packed_TEF.chunk(2, dim=-1)
+        hidden_TEF = functional.silu(gate_TEF) * up_TEF * weights_TE[:, :, None]
+        return hidden_TEF.flatten(1) @ self.down_proj.transpose(1, 2).flatten(0, 1)
 
     def _keeps_rest(self, x_TD: Tensor) -> bool:
         """Whether rows of other ranks' experts stay in, so that shapes do not depend on the routing and the host need

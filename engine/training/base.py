@@ -15,7 +15,7 @@ from engine.models.spec import DiffusionLM
 from engine.training.batches import ROW_LENGTHS
 from engine.training.checkpoint import files_of, start_from
 from engine.training.data import EncodedSample, SpecialIds, encoded_samples
-from engine.training.families import FAMILIES
+from engine.training.families import FAMILIES, ROUTER_BALANCE
 from engine.training.initialise import initialise
 from engine.training.job import Budget, Curriculum, Job, JsonValue, Optimisation, SampleStream
 from engine.training.network import recipe_spec
@@ -33,7 +33,7 @@ class BaseConfig:
 
     ``time_budget_minutes`` (wall clock) replaces the recipe's number of steps: the schedule then follows the elapsed
     fraction of it; with ``steps`` given as well, whichever is further. ``initial`` is a checkpoint folder to start
-    from, of the same family or, for LLaDA, of an SDAR network of the same shape; None: what the recipe says.
+    from, of the same family or, for LLaDA and LLaDA-MoE, of an SDAR or Qwen3 network; None: what the recipe says.
     """
 
     preset: str
@@ -104,6 +104,7 @@ def base_job(config: BaseConfig, recipe: Recipe | None = None) -> Job:
         tokens_per_step=recipe.tokens_per_step,
         row_lengths=ROW_LENGTHS,
         budget=config.budget(recipe),
+        router_balance=ROUTER_BALANCE if recipe.experts else 0.0,
         validate=lambda: _accuracy(decoder, tokenizer, config.validation_prompts),
         record={
             "preset": config.preset,

@@ -36,6 +36,11 @@ class Batch:
         """The mask written out; its memory grows with the square of N."""
         return attention_mask(self.blocks_RN, self.noised_RN, self.samples_RN)
 
+    @property
+    def real_T(self) -> Tensor:
+        """Which of the R * N tokens are not padding."""
+        return (self.blocks_RN != PADDING_BLOCK).flatten()
+
 
 def collate(rows: Sequence[Row], length: int, padding_id: int) -> Batch:
     """Pad every row to ``length`` tokens."""

@@ -16,15 +16,18 @@ from tokenizers import Tokenizer
 
 from engine.errors import ConfigError
 from engine.models.llada import LLaDAModel
+from engine.models.llada_moe import LLaDAMoEModel
 from engine.models.loader import save_model
 from engine.models.sdar import SDARModel
-from engine.models.spec import DiffusionLM
+from engine.models.spec import DiffusionLM, ModelSpec
+from engine.training.expert_split import split_into_experts
 from engine.training.families import Family
 from engine.training.folding import fold_into_llada
 from engine.training.job import CheckpointFiles, JsonValue
 from engine.training.tokenizer import save_tokenizer
 
-SDAR_ARCHITECTURE = "SDARForCausalLM"
+DENSE_BEGINNINGS = ("SDARForCausalLM", "Qwen3ForCausalLM")
+"""One network under two names; what was trained with it carries over to LLaDA and LLaDA-MoE."""
 
 
 def files_of(model: DiffusionLM, family: Family, tokenizer: Tokenizer) -> CheckpointFiles:
@@ -58,17 +61,26 @@ def save_checkpoint(folder: Path, model: DiffusionLM, files: CheckpointFiles, re
 
 
 def start_from(folder: Path, model: DiffusionLM, tokenizer: Tokenizer) -> None:
-    """Fill ``model`` from a checkpoint of its own family, or LLaDA from one of SDAR's with the same shape."""
-    architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
+    """Fill ``model`` from a checkpoint of its own family, or LLaDA and LLaDA-MoE from an SDAR or a Qwen3 network of
+    the same width and depth."""
+    config = json.loads((folder / "config.json").read_text())
+    architecture = config["architectures"][0]
     if architecture == model.spec.architecture:
         load_weights(model, folder)
-    elif isinstance(model, LLaDAModel) and architecture == SDAR_ARCHITECTURE:
-        source = SDARModel(replace(model.spec, architecture=architecture, attention="block_causal"))
-        load_weights(source, folder)
-        fold_into_llada(source, model, tokenizer)
+    elif architecture in DENSE_BEGINNINGS and isinstance(model, LLaDAModel):
+        fold_into_llada(_dense(folder, model.spec, model.spec.intermediate_size), model, tokenizer)
+    elif architecture in DENSE_BEGINNINGS and isinstance(model, LLaDAMoEModel):
+        split_into_experts(_dense(folder, model.spec, config["intermediate_size"]), model, tokenizer)
     else:
         message = f"A {model.spec.architecture} network cannot start from {folder}, which holds a {architecture}."
         raise ConfigError(message, "initial")
+
+
+def _dense(folder: Path, spec: ModelSpec, intermediate_size: int) -> SDARModel:
+    shape = replace(spec, attention="block_causal", moe=None, intermediate_size=intermediate_size)
+    source = SDARModel(shape)
+    load_weights(source, folder)
+    return source
 
 
 @torch.no_grad()

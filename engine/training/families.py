@@ -7,8 +7,12 @@ from dataclasses import dataclass, replace
 
 from engine.cache.policy import AttentionPattern
 from engine.models.llada import LLaDAModel
+from engine.models.llada_moe import LLaDAMoEModel
 from engine.models.sdar import SDARModel
 from engine.models.spec import DiffusionLM, ModelSpec
+
+ROUTER_BALANCE = 0.01
+"""Weight of the balancing loss of mixtures (LLaDA-MoE, arXiv 2509.24389)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,49 @@ def llada_config(spec: ModelSpec) -> dict[str, object]:
     }
 
 
+def llada_moe_config(spec: ModelSpec) -> dict[str, object]:
+    """``config.json`` of ``LLaDAMoEModelLM``: LLaDA's ``model_type``, and otherwise the names of transformers."""
+    (end,), moe = spec.stop_token_ids, spec.moe
+    assert moe is not None
+    return {
+        "architectures": [spec.architecture],
+        "model_type": "llada",
+        "hidden_size": spec.hidden_size,
+        "num_hidden_layers": spec.num_layers,
+        "num_attention_heads": spec.num_heads,
+        "num_key_value_heads": spec.num_kv_heads,
+        "hidden_act": "silu",
+        "num_experts": moe.num_experts,
+        "num_experts_per_tok": moe.routing.experts_per_token,
+        "expert_intermediate_size": moe.intermediate_size,
+        "dense_intermediate_size": spec.intermediate_size,
+        "shared_expert_intermediate_size": None,
+        "moe_layer_freq": [int(layer not in moe.dense_layers) for layer in range(spec.num_layers)],
+        "moe_router_score_function": "softmax",
+        "moe_router_enable_expert_bias": False,
+        "norm_topk_prob": None,
+        "routed_scaling_factor": 1,
+        "router_aux_loss_coef": ROUTER_BALANCE,
+        "qk_layernorm": True,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "clip_qkv": None,
+        "max_position_embeddings": spec.max_position_embeddings,
+        "rms_norm_eps": spec.rms_norm_eps,
+        "rope_theta": spec.rope_theta,
+        "rope_scaling": None,
+        "partial_rotary_factor": 1,
+        "tie_word_embeddings": spec.tie_word_embeddings,
+        "vocab_size": spec.vocab_size,
+        "block_size": spec.block_length,
+        "mask_token_id": spec.mask_token_id,
+        "eos_token_id": end,
+        "pad_token_id": end,
+        "torch_dtype": "bfloat16",
+        "use_cache": False,
+    }
+
+
 def sdar_config(spec: ModelSpec) -> dict[str, object]:
     """``config.json`` of ``SDARForCausalLM``."""
     (end,) = spec.stop_token_ids
@@ -108,6 +155,15 @@ LLADA = Family(
     residual_outputs=("attn_out.weight", "ff_out.weight"),
     config=llada_config,
 )
+LLADA_MOE = Family(
+    build=LLaDAMoEModel,
+    architecture="LLaDAMoEModelLM",
+    attention="bidirectional",
+    embedding="model.embed_tokens.weight",
+    head="lm_head.weight",
+    residual_outputs=("o_proj.weight", "down_proj.weight"),
+    config=llada_moe_config,
+)
 SDAR = Family(
     build=SDARModel,
     architecture="SDARForCausalLM",
@@ -119,4 +175,4 @@ SDAR = Family(
 )
 QWEN3 = replace(SDAR, architecture="Qwen3ForCausalLM", config=qwen3_config)
 
-FAMILIES: dict[str, Family] = {"qwen3": QWEN3, "llada": LLADA, "sdar": SDAR}
+FAMILIES: dict[str, Family] = {"qwen3": QWEN3, "llada": LLADA, "llada-moe": LLADA_MOE, "sdar": SDAR}

@@ -7,26 +7,18 @@ the norm's weights. What the network knows survives; the full-attention objectiv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import islice
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.models.llada import LLaDAModel
 from engine.models.sdar import SDARModel
 from engine.models.transformer import TransformerLayer
-from engine.training.batches import ROW_LENGTHS, collate
-from engine.training.data import SpecialIds, encoded_samples
 from engine.training.network import hidden_states
-from engine.training.noise import Blocks
+from engine.training.recording import recorded_inputs, typical_batch
 
-SAMPLES = 64
-LENGTH = max(ROW_LENGTHS)
 PARTS = ("q_norm", "k_norm")
 """Norms of the first and second part of the packed query/key/value projection."""
 
@@ -56,34 +48,12 @@ def fold_into_llada(source: SDARModel, target: LLaDAModel, tokenizer: Tokenizer)
 
 def _mean_scales(model: SDARModel, tokenizer: Tokenizer) -> dict[NormPlace, Tensor]:
     """Mean of 1 / root mean square ``[H]`` of each head, over clean and noised tokens."""
-    ids = SpecialIds.of(tokenizer)
-    rng = np.random.default_rng(0)
-    rows = [Blocks(4).row(sample, ids.mask, ids.end, rng) for sample in islice(encoded_samples(tokenizer, 0), SAMPLES)]
-    batch = collate([row for row in rows if len(row) <= LENGTH], LENGTH, ids.end)
-    real_T = (batch.mask_R1NN.sum(-1) > 1).flatten()
-    with _recorded_inputs(model) as inputs:
-        hidden_states(model, batch.tokens_RN, batch.positions_RN, batch.mask_R1NN)
-    return {place: x_THD[real_T].square().mean(-1).rsqrt().mean(0) for place, x_THD in inputs.items()}
-
-
-@contextmanager
-def _recorded_inputs(model: SDARModel) -> Iterator[dict[NormPlace, Tensor]]:
-    """Inputs ``[T, H, D]`` of the norms of queries and keys in the next forward."""
-    inputs: dict[NormPlace, Tensor] = {}
-
-    def recorder(place: NormPlace) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def record(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            inputs[place] = arguments[0]
-
-        return record
-
-    handles = [
-        getattr(layer.self_attn, norm).register_forward_pre_hook(recorder(NormPlace(index, norm)))
+    batch = typical_batch(tokenizer)
+    norms = {
+        NormPlace(index, norm): getattr(layer.self_attn, norm)
         for index, layer in enumerate(model.layers)
         for norm in PARTS
-    ]
-    try:
-        yield inputs
-    finally:
-        for handle in handles:
-            handle.remove()
+    }
+    with recorded_inputs(norms) as inputs:
+        hidden_states(model, batch.tokens_RN, batch.positions_RN, batch.mask_R1NN)
+    return {place: x_THD[batch.real_T].square().mean(-1).rsqrt().mean(0) for place, x_THD in inputs.items()}

@@ -19,9 +19,7 @@ def initialise(model: DiffusionLM, family: Family, generator: torch.Generator) -
     copying from the prompt is learned many times sooner.
     """
     parameters = dict(model.named_parameters())
-    tensors = {
-        tensor.name: parameters[tensor.parameter][tensor.start : tensor.end] for tensor in model.checkpoint_tensors()
-    }
+    tensors = {tensor.name: tensor.view(parameters) for tensor in model.checkpoint_tensors()}
     for name, tensor in tensors.items():
         if tensor.ndim == 1:
             tensor.fill_(1.0)

@@ -116,9 +116,9 @@ class Job:
     """A training. ``tokens_per_step`` is the size of a batch on one process, padding included.
 
     ``row_lengths`` are the lengths that rows are padded to; longer rows are dropped and counted. ``packed`` rows are
-    filled with several samples. ``mask`` and ``end``
-    are token ids. ``validate`` returns named numbers in 0..1 that are written beside the loss, None: there is nothing
-    to decode. ``record`` goes into the checkpoint's ``training.json``.
+    filled with several samples. ``mask`` and ``end`` are token ids. ``router_balance`` is the weight of the loss that
+    balances the load of experts (``router_loss.py``; 0: none). ``validate`` returns named numbers in 0..1 that are
+    written beside the loss, None: there is nothing to decode. ``record`` goes into the checkpoint's ``training.json``.
     """
 
     name: str
@@ -133,5 +133,6 @@ class Job:
     row_lengths: tuple[int, ...]
     budget: Budget
     packed: bool = False
+    router_balance: float = 0.0
     validate: Callable[[], Mapping[str, float]] | None = None
     record: Mapping[str, JsonValue] = field(default_factory=dict)

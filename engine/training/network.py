@@ -9,13 +9,15 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from engine.attention.dense import DenseAttention
-from engine.models.spec import DiffusionLM, ModelSpec
+from engine.layers.routing import SoftmaxRouting
+from engine.models.spec import DiffusionLM, ModelSpec, MoESpec
 from engine.training.batches import Batch
 from engine.training.data import SpecialIds
 from engine.training.families import Family
 from engine.training.flex import FlexAttention, flex_mask
 from engine.training.losses import weighted_cross_entropy
-from engine.training.presets import Recipe
+from engine.training.presets import ExpertShape, Recipe
+from engine.training.router_loss import RouterLoss
 
 ROPE_THETA = 10000.0
 NORM_EPS = 1e-6
@@ -23,12 +25,13 @@ NORM_EPS = 1e-6
 
 def recipe_spec(recipe: Recipe, family: Family, ids: SpecialIds) -> ModelSpec:
     """The shape that a recipe asks for."""
+    experts = recipe.experts
     return ModelSpec(
         architecture=family.architecture,
         attention=family.attention,
         vocab_size=recipe.vocab_size,
         hidden_size=recipe.hidden_size,
-        intermediate_size=recipe.intermediate_size,
+        intermediate_size=recipe.intermediate_size if experts is None else experts.width,
         num_layers=recipe.num_layers,
         num_heads=recipe.num_heads,
         num_kv_heads=recipe.num_heads,
@@ -41,6 +44,16 @@ def recipe_spec(recipe: Recipe, family: Family, ids: SpecialIds) -> ModelSpec:
         mask_token_id=ids.mask,
         stop_token_ids=frozenset({ids.end}),
         block_length=recipe.block_length,
+        moe=None if experts is None else _mixture(experts),
+    )
+
+
+def _mixture(experts: ExpertShape) -> MoESpec:
+    """Routed as LLaDA-MoE routes: by softmax, not normalised."""
+    return MoESpec(
+        num_experts=experts.number,
+        intermediate_size=experts.width,
+        routing=SoftmaxRouting(experts_per_token=experts.per_token),
     )
 
 
@@ -69,10 +82,17 @@ def mask_of(batch: Batch) -> AttentionMask:
 
 
 def batch_loss(
-    model: DiffusionLM, batch: Batch, *, bfloat16: bool, compute_hidden: HiddenStates = hidden_states
+    model: DiffusionLM,
+    batch: Batch,
+    *,
+    bfloat16: bool,
+    compute_hidden: HiddenStates = hidden_states,
+    router_loss: RouterLoss | None = None,
 ) -> Tensor:
-    """Loss of one batch; products in bfloat16 where asked for, weights and loss in float32."""
+    """Loss of one batch; products in bfloat16 where asked for, weights and loss in float32. ``router_loss``, which
+    listens to the same model, is added."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         hidden_TD = compute_hidden(model, batch.tokens_RN, batch.positions_RN, mask_of(batch))
         logits_MV = model.compute_logits(hidden_TD[batch.indices_M])
-    return weighted_cross_entropy(logits_MV, batch.targets_M, batch.weights_M, batch.normaliser)
+    loss = weighted_cross_entropy(logits_MV, batch.targets_M, batch.weights_M, batch.normaliser)
+    return loss if router_loss is None else loss + router_loss.take(batch.real_T)

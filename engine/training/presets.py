@@ -1,8 +1,8 @@
-"""Named recipes. The two embedded checkpoints are made by ``tiny-llada`` and ``tiny-sdar``."""
+"""Named recipes of the embedded checkpoints' networks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from engine.training.job import Share, Stage
@@ -14,16 +14,27 @@ BLOCKS_AFTER_PROMPT = Blocks(8, prompt_is_block=True)
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertShape:
+    """Experts of each layer, how many of them a token is sent to, and the width of each."""
+
+    number: int
+    per_token: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Shape of a network and how it is trained. ``initial`` names the embedded checkpoint it starts from.
 
-    ``block_length`` is the default of the checkpoint, and that of the validations.
+    ``block_length`` is the default of the checkpoint, and that of the validations. ``experts`` take the place of the
+    dense feed-forward networks, whose ``intermediate_size`` then has no meaning.
     """
 
-    family: Literal["llada", "sdar", "qwen3"]
+    family: Literal["llada", "llada-moe", "sdar", "qwen3"]
     stages: tuple[Stage, ...]
     block_length: int
     initial: str | None = None
+    experts: ExpertShape | None = None
     hidden_size: int = 256
     intermediate_size: int = 352
     num_layers: int = 5
@@ -50,7 +61,22 @@ def describe(recipe: Recipe) -> dict[str, object]:
         for stage in recipe.stages
     ]
     plain = {field.name: getattr(recipe, field.name) for field in fields(recipe) if field.name != "stages"}
-    return plain | {"stages": stages}
+    experts = None if recipe.experts is None else asdict(recipe.experts)
+    return plain | {"experts": experts, "stages": stages}
+
+
+CANVASES = Stage(
+    1.0,
+    (
+        Share(AUTOREGRESSIVE_AFTER_PROMPT, 0.05),
+        Share(BLOCKS_AFTER_PROMPT, 0.15),
+        Share(Canvas(8), 0.45),
+        Share(Canvas(32), 0.2),
+        Share(Canvas(None), 0.15),
+    ),
+    0.6,
+)
+"""What turns a block-causal network into one without a mask, and keeps what it knows."""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -68,19 +94,16 @@ RECIPES: dict[str, Recipe] = {
         family="llada",
         block_length=8,
         initial="lacuna-tiny-sdar",
-        stages=(
-            Stage(
-                1.0,
-                (
-                    Share(AUTOREGRESSIVE_AFTER_PROMPT, 0.05),
-                    Share(BLOCKS_AFTER_PROMPT, 0.15),
-                    Share(Canvas(8), 0.45),
-                    Share(Canvas(32), 0.2),
-                    Share(Canvas(None), 0.15),
-                ),
-                0.6,
-            ),
-        ),
+        stages=(CANVASES,),
+        decay_from=0.15,
+        steps=800,
+    ),
+    "tiny-llada-moe": Recipe(
+        family="llada-moe",
+        block_length=8,
+        initial="lacuna-tiny-sdar",
+        experts=ExpertShape(number=8, per_token=4, width=48),
+        stages=(CANVASES,),
         decay_from=0.15,
         steps=800,
     ),

@@ -17,6 +17,7 @@ from engine.training.job import Job
 from engine.training.machine import bfloat16_is_faster, has_compiler
 from engine.training.network import batch_loss, compiled_hidden_states, hidden_states
 from engine.training.optim import Optimiser
+from engine.training.router_loss import RouterLoss
 from engine.training.schedule import Schedule
 
 
@@ -74,6 +75,7 @@ class Trainer:
         self._bfloat16 = bfloat16_is_faster() if settings.bfloat16 is None else settings.bfloat16
         compiled = has_compiler() if settings.compile is None else settings.compile
         self._compute_hidden = compiled_hidden_states() if compiled else hidden_states
+        self._router_loss = RouterLoss(job.model, job.router_balance) if job.router_balance else None
         self._schedule = Schedule(job.curriculum, job.budget)
         self._interval = Interval(float("nan"), 0.0)
         self._samples = 0
@@ -101,7 +103,13 @@ class Trainer:
 
     def _step(self, batch: Batch) -> float:
         self._schedule.advance()
-        loss = batch_loss(self._job.model, batch, bfloat16=self._bfloat16, compute_hidden=self._compute_hidden)
+        loss = batch_loss(
+            self._job.model,
+            batch,
+            bfloat16=self._bfloat16,
+            compute_hidden=self._compute_hidden,
+            router_loss=self._router_loss,
+        )
         loss.backward()
         self._optimiser.step(self._schedule.rate)
         return loss.item()

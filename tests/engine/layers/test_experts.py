@@ -81,7 +81,8 @@ def test_weights_of_an_expert_are_read_once_however_many_blocks_chose_it(
 
     monkeypatch.setattr(functional, "linear", linear)
     monkeypatch.setattr(Experts, "_can_group", lambda experts, x_TD: False)
-    experts(tokens(4 * BLOCK), routing)
+    with torch.no_grad():
+        experts(tokens(4 * BLOCK), routing)
 
     chosen = set(routing.experts_TK.flatten().tolist()) & set(range(*part.span(EXPERTS)))
     assert read == sorted(chosen), "each expert that any block chose, once, in order"
@@ -103,3 +104,15 @@ def test_the_grouped_product_has_one_range_of_rows_per_expert(monkeypatch: pytes
     counts = torch.bincount(routing.experts_TK.flatten(), minlength=EXPERTS)[EXPERTS // 2 :]
     ends = counts.cumsum(0).tolist()
     assert products == [(ends[-1], ends)] * 2
+
+
+def test_in_training_all_experts_are_computed_where_most_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    routing, x_TD = routing_of_blocks(1), tokens(BLOCK)
+    experts = make().requires_grad_()
+    gradients = []
+    for chosen_only in (True, False):
+        monkeypatch.setattr("engine.layers.experts.MOST_ARITHMETIC", 1 if chosen_only else EXPERTS // PER_TOKEN)
+        output = experts(x_TD, routing)
+        gradients.append((output.detach(), *torch.autograd.grad(output.square().sum(), list(experts.parameters()))))
+    for expected, actual in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-3, rtol=1e-4)

@@ -20,7 +20,7 @@ from engine.training.checkpoint import load_weights
 from engine.training.data import SpecialIds, encode_prompt
 from engine.training.families import FAMILIES
 from engine.training.network import recipe_spec
-from engine.training.presets import RECIPES
+from engine.training.presets import RECIPES, ExpertShape
 from engine.training.trainer import Trainer, TrainProgress, TrainSettings
 from engine.training.validation import NextTokenDecoder
 
@@ -36,17 +36,18 @@ SMALL = {
     "tokens_per_step": 512,
     "warmup_steps": 2,
 }
+EXPERTS = {"tiny-llada-moe": {"experts": ExpertShape(number=4, per_token=2, width=8)}}
 
 
 def run(preset: str, output: Path, *, steps: int, initial: Path | None = None) -> list[TrainProgress]:
     reports: list[TrainProgress] = []
     config = BaseConfig(preset=preset, steps=steps, initial=initial, validation_prompts=1)
-    job = base_job(config, replace(RECIPES[preset], initial=None, **SMALL))
+    job = base_job(config, replace(RECIPES[preset], initial=None, **SMALL, **EXPERTS.get(preset, {})))
     Trainer(job, TrainSettings(output=output, compile=False, bfloat16=False, report_every_s=0.0), reports.append).run()
     return reports
 
 
-@pytest.mark.parametrize("preset", ["tiny-sdar", "tiny-llada"])
+@pytest.mark.parametrize("preset", ["tiny-sdar", "tiny-llada", "tiny-llada-moe"])
 def test_a_run_learns_and_leaves_a_checkpoint_that_the_engine_serves(preset: str, tmp_path: Path) -> None:
     reports = run(preset, tmp_path / "model", steps=30)
     assert reports[20].loss < 0.9 * reports[0].loss
@@ -87,12 +88,13 @@ def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert second[0].loss < first[0].loss
 
 
-def test_llada_starts_from_what_sdar_has_learned(tmp_path: Path) -> None:
+def test_the_lladas_start_from_what_sdar_has_learned(tmp_path: Path) -> None:
     """The losses are those of the first step; noise and rows are the same for both."""
     run("tiny-sdar", tmp_path / "sdar", steps=60)
-    scratch = run("tiny-llada", tmp_path / "scratch", steps=1)
-    adapted = run("tiny-llada", tmp_path / "adapted", steps=1, initial=tmp_path / "sdar")
-    assert adapted[0].loss < 0.9 * scratch[0].loss
+    for preset in ("tiny-llada", "tiny-llada-moe"):
+        scratch = run(preset, tmp_path / "scratch", steps=1)
+        adapted = run(preset, tmp_path / "adapted", steps=1, initial=tmp_path / "sdar")
+        assert adapted[0].loss < 0.9 * scratch[0].loss
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
