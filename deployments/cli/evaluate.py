@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from deployments.cli import eval_options, options
+from deployments.cli import eval_autoregressive, eval_options, options
 from deployments.cli.questions import Questions
 from engine.errors import InvalidRequestError
 
@@ -54,7 +55,9 @@ def evaluate(
 
     Without --strategy every knob of the decoder and the cache policy is an option too, e.g. --threshold 0.9 (see
     `lacuna strategies`). Strategies run one after the other on the same prompts; differences are paired by prompt.
+    An autoregressive checkpoint (Qwen3, Llama...) is decoded greedily, one token per forward.
     """
+    from engine.evaluation.autoregressive import is_autoregressive
     from engine.evaluation.comparison import Comparison
     from engine.sampling_params import SamplingParams
 
@@ -63,10 +66,18 @@ def evaluate(
     verifier = questions.verifier(allow_code, code_seconds)
     limit = questions.format.max_tokens if max_tokens is None else max_tokens
     sampling = options.checked(SamplingParams, max_tokens=limit, temperature=temperature, seed=seed)
-    engine = options.load_engine(model, device, dtype, threads, slots)
-    config, asked = questions.configure(engine.tokenizer, verifier, mode, shots, shots_data, samples)
-    strategies = {label: engine.strategy(given) for label, given in named.items()}
-    comparison = Comparison(model, _run(engine, asked, sampling, strategies, config))
+    ask = partial(
+        questions.configure, verifier=verifier, mode=mode, shots=shots, shots_data=shots_data, num_samples=samples
+    )
+    if is_autoregressive(folder := options.resolve_checkpoint(model)):
+        eval_autoregressive.check_greedy([label for label in named if named[label]], temperature, samples)
+        entries = eval_autoregressive.run(folder, device, limit, ask)
+    else:
+        engine = options.load_engine(model, device, dtype, threads, slots)
+        config, asked = ask(engine.tokenizer)
+        strategies = {label: engine.strategy(given) for label, given in named.items()}
+        entries = _run(engine, asked, sampling, strategies, config)
+    comparison = Comparison(model, entries)
     _say_what_was_too_long(comparison)
     _print(comparison, out, as_json)
 
