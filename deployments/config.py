@@ -26,11 +26,21 @@ if TYPE_CHECKING:
 
 DEFAULT_LEDGER = "sqlite:///~/.lacuna/ledger.sqlite3"
 EMBEDDED_MODELS = ("lacuna-tiny-sdar", "lacuna-tiny-llada")
+"""What is served where nothing else is said."""
+SHIPPED_MODELS = (
+    *EMBEDDED_MODELS,
+    "lacuna-tiny-sdar-b8",
+    "lacuna-tiny-llada-moe",
+    "lacuna-tiny-llada-moe-td",
+)
+"""Every model of the installation that can be served by its id."""
+SHIPPED_BASES = ("lacuna-tiny-ar",)
+"""Autoregressive checkpoints of the installation, to adapt."""
 
 
 def resolve_checkpoint(path: str) -> Path:
-    """The folder of a checkpoint: one of the embedded models by its id, else a path as it is."""
-    if path in EMBEDDED_MODELS:
+    """The folder of a checkpoint: one of the installation's by its id, else a path as it is."""
+    if path in SHIPPED_MODELS + SHIPPED_BASES:
         return Path(engine.__file__).parent / "checkpoints" / path
     return Path(path).expanduser()
 
@@ -177,8 +187,8 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _check_path(self) -> ModelConfig:
-        if not self.path and self.id not in EMBEDDED_MODELS:
-            raise ValueError(f"model {self.id!r} needs a path; embedded models are: {', '.join(EMBEDDED_MODELS)}")
+        if not self.path and self.id not in SHIPPED_MODELS:
+            raise ValueError(f"model {self.id!r} needs a path; embedded models are: {', '.join(SHIPPED_MODELS)}")
         if self.autoscaling is not None and self.num_replicas != 1:
             raise ValueError("num_replicas and autoscaling exclude each other; use autoscaling.initial_replicas")
         return self

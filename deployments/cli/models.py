@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deployments.cli.size import size
-from deployments.config import EMBEDDED_MODELS, resolve_checkpoint
+from deployments.config import SHIPPED_BASES, SHIPPED_MODELS, resolve_checkpoint
 
 models = typer.Typer(help="The embedded models, and what a checkpoint holds.", invoke_without_command=True)
 
@@ -24,13 +24,15 @@ def overview(context: typer.Context) -> None:
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
-    """List the embedded models and where they lie."""
-    found = {name: resolve_checkpoint(name) for name in EMBEDDED_MODELS}
+    """List the embedded models and where they lie; those to adapt (lacuna adapt) cannot be served themselves."""
+    found = {name: resolve_checkpoint(name) for name in SHIPPED_MODELS + SHIPPED_BASES}
     if as_json:
         print(json.dumps({name: str(path) for name, path in found.items()}))
         return
+    width = max(map(len, found))
     for name, path in found.items():
-        print(f"{name}  {path if path.is_dir() else 'not in this installation'}")
+        role = "to adapt" if name in SHIPPED_BASES else "to serve"
+        print(f"{name:{width}}  {role}  {path if path.is_dir() else 'not in this installation'}")
 
 
 @models.command("inspect")
@@ -56,7 +58,7 @@ def synthesize(
     """Write a small mixture-of-experts checkpoint with random weights, to try several ranks without a download."""
     from engine.bench.synthetic import synthesize_moe
 
-    spec = synthesize_moe(folder, resolve_checkpoint(EMBEDDED_MODELS[-1]), experts, seed)
+    spec = synthesize_moe(folder, resolve_checkpoint("lacuna-tiny-llada"), experts, seed)
     print(f"{folder}: {spec.architecture}, {spec.num_layers} layers, {experts} experts; it answers with noise")
     print(f"Try: lacuna serve --model {folder} --tp 2 --ep 2")
 

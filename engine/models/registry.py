@@ -21,15 +21,19 @@ FAMILIES = {
     "SDARMoeForCausalLM": "engine.models.sdar_moe_config:SDAR_MOE",
 }
 
+ADAPTABLE = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
+"""Autoregressive architectures that a family above begins as."""
+
 
 def model_family(architecture: str) -> ModelFamily:
     """The family of an architecture; UnsupportedModelError lists what there is."""
     target = FAMILIES.get(architecture)
     if target is None:
         known = ", ".join(FAMILIES)
-        raise UnsupportedModelError(
-            f"config.json: architectures = {architecture!r} is not supported; supported are: {known}", "architectures"
-        )
+        message = f"config.json: architectures = {architecture!r} is not supported; supported are: {known}"
+        if architecture in ADAPTABLE:
+            message += ". This one is autoregressive: `lacuna adapt` turns it into a block-diffusion model"
+        raise UnsupportedModelError(message, "architectures")
     module, _, attribute = target.partition(":")
     return cast("ModelFamily", getattr(importlib.import_module(module), attribute))
 
