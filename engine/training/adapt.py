@@ -36,7 +36,7 @@ class AdaptConfig:
     """What to adapt, to which block length, and how.
 
     ``curriculum`` are the block lengths on the way, the target last (empty: doubling from 4). ``ar_share`` of the rows
-    are autoregressive: blocks of 1.. Rates that are None: the defaults of the data.
+    are autoregressive: blocks of 1. Rates that are None: the defaults of the data.
     """
 
     source: Path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,16 +29,16 @@ class FlexAttention(AttentionBackend):
         queries, keys, values = (
             x.unflatten(0, self._shape).transpose(1, 2) for x in (queries_THD, keys_TKD, values_TKD)
         )
-        operator = _compiled(flex_attention) if queries.is_cuda else flex_attention
+        attend = _compiled(flex_attention, queries.is_cuda)
         shared = queries.shape[1] != keys.shape[1]
-        mixed: Tensor = operator(queries, keys, values.to(queries.dtype), block_mask=self._mask, enable_gqa=shared)
+        mixed: Tensor = attend(queries, keys, values.to(queries.dtype), block_mask=self._mask, enable_gqa=shared)
         return mixed.transpose(1, 2).flatten(0, 1)
 
 
 def flex_mask(blocks_RN: Tensor, noised_RN: Tensor, samples_RN: Tensor | None = None) -> BlockMask:
     """The mask of :func:`engine.training.noise.attention_mask`, as a rule and the blocks of pairs that it rules out."""
     rows, length = blocks_RN.shape
-    make = _compiled(create_block_mask) if blocks_RN.is_cuda else create_block_mask
+    make = _compiled(create_block_mask, blocks_RN.is_cuda)
     rule = pair_rule(blocks_RN, noised_RN, samples_RN)
     mask: BlockMask = make(rule, rows, None, length, length, device=blocks_RN.device)
     return mask
@@ -62,5 +63,5 @@ def pair_rule(
 
 
 @cache
-def _compiled(function: Callable[..., object]) -> Callable[..., object]:
-    return torch.compile(function, dynamic=True)
+def _compiled(function: Any, on_cuda: bool) -> Any:
+    return torch.compile(function, dynamic=True) if on_cuda else function
