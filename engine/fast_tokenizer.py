@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer as Backend
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 BLANKS, NEVER = r"\s*", r"(?!)"
 GUARD_OPEN, GUARD_CLOSE = "\ue000", "\ue001"
 """Private-use characters around the number of a piece of text that is kept out of a chat template."""
+
+
+class AnsweredTurns(NamedTuple):
+    """A conversation up to where the assistant's last answer begins, and that answer with what the template writes
+    behind it."""
+
+    prompt: list[int]
+    answer: list[int]
 
 
 class FastTokenizer(Tokenizer):
@@ -59,14 +67,22 @@ class FastTokenizer(Tokenizer):
             message = "this model has no chat template; send a plain prompt to the completions endpoint instead"
             raise InvalidRequestError(message, "messages")
         guards: list[str] = []
-        turns = [self._guarded_turn(index, message, guards) for index, message in enumerate(messages)]
-        if not turns:
-            raise InvalidRequestError("messages must hold at least one message", "messages")
-        try:
-            text = str(self._loaded.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except TemplateError as error:
-            raise InvalidRequestError(f"the chat template refuses the messages: {error}", "messages") from error
-        return list(self._encode_rendered(text, guards))
+        turns = self._guarded(messages, guards)
+        return list(self._encode_rendered(self._render(turns, answer_follows=True), guards))
+
+    def encode_answered(self, messages: Sequence[Mapping[str, object]]) -> AnsweredTurns:
+        """Ids of a conversation whose last message is the assistant's. InvalidRequestError where it is not, and where
+        the template does not write the answer behind what asks for it."""
+        guards: list[str] = []
+        turns = self._guarded(messages, guards)
+        if len(turns) < 2 or turns[-1]["role"] != "assistant":
+            raise InvalidRequestError("the last message must be the assistant's, behind at least one other", "messages")
+        asked = self._render(turns[:-1], answer_follows=True)
+        whole = self._render(turns, answer_follows=False)
+        if not whole.startswith(asked):
+            raise InvalidRequestError("the chat template does not write an answer behind what asks for it", "messages")
+        answer = whole.removeprefix(asked)
+        return AnsweredTurns(list(self._encode_rendered(asked, guards)), list(self._encode_rendered(answer, guards)))
 
     def detokenizer(self, *, skip_special_tokens: bool = True) -> Detokenizer:
         if self._byte_level:
@@ -81,6 +97,18 @@ class FastTokenizer(Tokenizer):
 
     def token_bytes(self, token_id: int) -> bytes:
         return self._token_bytes(token_id) if self._byte_level else super().token_bytes(token_id)
+
+    def _guarded(self, messages: Sequence[Mapping[str, object]], guards: list[str]) -> list[dict[str, str]]:
+        turns = [self._guarded_turn(index, message, guards) for index, message in enumerate(messages)]
+        if not turns:
+            raise InvalidRequestError("messages must hold at least one message", "messages")
+        return turns
+
+    def _render(self, turns: list[dict[str, str]], *, answer_follows: bool) -> str:
+        try:
+            return str(self._loaded.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_follows))
+        except TemplateError as error:
+            raise InvalidRequestError(f"the chat template refuses the messages: {error}", "messages") from error
 
     def _guarded_turn(self, index: int, message: Mapping[str, object], guards: list[str]) -> dict[str, str]:
         """The message with special tokens' text, and the guards' own characters, replaced by numbered guards."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -12,8 +13,10 @@ from deployments.cli.training_options import TrainingOptions, run_training, trai
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
-    from engine.training.adapt import AdaptConfig
+    from engine.training.adapt_config import AdaptConfig
     from engine.training.job import Job
+
+T = TypeVar("T")
 
 
 @training_command
@@ -23,31 +26,75 @@ def adapt(
     ],
     options: TrainingOptions,
     block_length: Annotated[int, typer.Option(help="Positions that are denoised together.", min=1)] = 4,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSONL file to train on; may be repeated.", show_default="the built-in tasks"),
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="JSONL file whose answers' likelihood is told on the way.", show_default="none")
+    ] = None,
+    stage: Annotated[
+        str, typer.Option(help="cpt: texts, every token; sft: answers to prompts; cpt,sft: one after the other.")
+    ] = "sft",
+    stage_shares: Annotated[
+        str, typer.Option(help="Parts of the training of each stage, e.g. 0.7,0.3.", show_default="equal")
+    ] = "",
     objective: Annotated[
-        str, typer.Option(help="sdar: the published one; blocks: an exact number of masks in each block.")
-    ] = "blocks",
+        str | None,
+        typer.Option(
+            help="sdar: the published one; blocks: an exact number of masks in each block of an answer.",
+            show_default="sdar with --data, blocks without",
+        ),
+    ] = None,
     curriculum: Annotated[
         str, typer.Option(help="Block lengths on the way, e.g. 4,8,16.", show_default="doubling from 4")
     ] = "",
     ar_share: Annotated[float, typer.Option(help="Share of autoregressive rows (blocks of 1).", min=0, max=0.99)] = 0.0,
-    matrix_rate: Annotated[float, typer.Option(help="Peak rate of the layers' matrices (Muon).")] = 0.02,
-    rate: Annotated[float, typer.Option(help="Peak rate of everything else (AdamW).")] = 0.004,
+    sequence_length: Annotated[
+        int | None,
+        typer.Option(help="Tokens of text in a packed row.", show_default="2048, or what the model takes", min=1),
+    ] = None,
+    rows_per_step: Annotated[int, typer.Option(help="Packed rows in a step of a process.", min=1)] = 1,
+    optimizer: Annotated[
+        str | None, typer.Option(help="adamw or muon.", show_default="adamw with --data, muon without")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak rate of AdamW.", show_default="1e-5 with --data, 0.004 without")
+    ] = None,
+    matrix_rate: Annotated[
+        float | None, typer.Option(help="Peak rate of Muon (matrices of the layers).", show_default="0.02")
+    ] = None,
+    freeze_router: Annotated[
+        bool, typer.Option("--freeze-router", help="Leave the choice of experts as it is.")
+    ] = False,
     convert_only: Annotated[bool, typer.Option("--convert-only", help="Convert without training.")] = False,
 ) -> None:
-    """Turn an autoregressive checkpoint into a block-diffusion one (SDAR) that Lacuna serves."""
-    from engine.training.adapt import AdaptConfig
+    """Turn an autoregressive checkpoint into a block-diffusion one (SDAR) that Lacuna serves.
+
+    Weights are taken as they are; config, mask token and tokenizer's files are set up; then the model learns to fill
+    blocks. Rows of data are {"text"}, {"prompt", "answer"} or {"messages": [...]}; unusable ones are counted and named.
+    """
+    from engine.training.adapt_config import AdaptConfig
 
     config = AdaptConfig(
         source=source,
         block_length=block_length,
         objective=objective,  # type: ignore[arg-type] # checked there
-        curriculum=_lengths(curriculum),
+        phases=_list(stage, str, "stage"),  # type: ignore[arg-type] # checked there
+        phase_shares=_list(stage_shares, float, "stage_shares"),
+        curriculum=_list(curriculum, int, "curriculum"),
         ar_share=ar_share,
+        data=tuple(data or ()),
+        validation=validation,
+        sequence_length=sequence_length,
+        rows_per_step=rows_per_step,
         seed=options.seed,
         steps=options.steps,
         minutes=options.minutes,
+        optimizer=optimizer,  # type: ignore[arg-type] # checked there
+        rate=learning_rate,
         matrix_rate=matrix_rate,
-        rate=rate,
+        freeze_router=freeze_router,
     )
     if convert_only:
         _convert(config, options.output)
@@ -65,15 +112,16 @@ def _job(config: AdaptConfig) -> Job:
 
 
 def _convert(config: AdaptConfig, output: Path) -> None:
-    from engine.training.checkpoint import save_checkpoint
+    from engine.training.adapt import convert_only
 
-    job = _job(config)
-    save_checkpoint(output, job.model, job.files, job.record)
+    for note in convert_only(config, output):
+        print(note, file=sys.stderr)
     print(output)
 
 
-def _lengths(text: str) -> tuple[int, ...]:
+def _list(text: str, kind: Callable[[str], T], name: str) -> tuple[T, ...]:
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
     except ValueError:
-        raise ConfigError(f"--curriculum: {text!r} is not a list of block lengths like 4,8,16", "curriculum") from None
+        option = name.replace("_", "-")
+        raise ConfigError(f"--{option}: {text!r} is not a list of numbers separated by commas", name) from None

@@ -1,104 +1,40 @@
-"""Jobs that turn an autoregressive checkpoint into a block-diffusion one."""
+"""Jobs that turn an autoregressive checkpoint into a block-diffusion one, on built-in tasks or on the user's data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from engine.errors import ConfigError
+from engine.errors import CheckpointError, ConfigError
 from engine.evaluation.tasks.table import DATA_VERSION
+from engine.fast_tokenizer import FastTokenizer
+from engine.layers.moe import Router
+from engine.tokenizer import load_tokenizer
+from engine.training.adapt_config import AdaptConfig, stages
 from engine.training.base import TaskSamples
 from engine.training.batches import ROW_LENGTHS
 from engine.training.block_diffusion import BlockDiffusion
+from engine.training.checkpoint import save_checkpoint
 from engine.training.conversion import Converted, convert
-from engine.training.data import SpecialIds
-from engine.training.job import Budget, Curriculum, Job, JsonValue, Optimisation, Share, Stage
-from engine.training.noise import Blocks, Objective
+from engine.training.data import EncodedSample, SpecialIds
+from engine.training.job import BadRows, Curriculum, Job, JsonValue, Optimisation, SampleStream
+from engine.training.jsonl import JsonlSamples
+from engine.training.likelihood import HeldOut, read_samples
+from engine.training.noise import Objective
+from engine.training.row_encoder import Phase, RowEncoder
 from engine.training.tokenizer import SPECIAL_TOKENS
 from engine.training.validation import ReferenceDecoder, validate
 
-Phase = Literal["cpt", "sft"]
-ObjectiveName = Literal["sdar", "blocks"]
-
-FIRST_BLOCK = 4
-STEPS = 1000
+SEQUENCE_LENGTH = 2048
 TINY_TOKENS_PER_STEP = 4608
-TARGET_SHARE = 0.5
-"""Of the training, spent on the last block length of a curriculum."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdaptConfig:
-    """What to adapt, to which block length, and how.
-
-    ``curriculum`` are the block lengths on the way, the target last (empty: doubling from 4). ``ar_share`` of the rows
-    are autoregressive: blocks of 1. Rates that are None: the defaults of the data.
-    """
-
-    source: Path
-    block_length: int = FIRST_BLOCK
-    objective: ObjectiveName = "blocks"
-    curriculum: tuple[int, ...] = ()
-    ar_share: float = 0.0
-    seed: int = 0
-    steps: int | None = None
-    minutes: float | None = None
-    matrix_rate: float = 0.02
-    rate: float = 0.004
-    validation_prompts: int = 24
-
-    def __post_init__(self) -> None:
-        lengths = self.lengths
-        if min(lengths) < 1 or list(lengths) != sorted(set(lengths)) or lengths[-1] != self.block_length:
-            message = (
-                f"curriculum: block lengths must grow up to {self.block_length}, got {', '.join(map(str, lengths))}"
-            )
-            raise ConfigError(message, "curriculum")
-        if self.objective not in get_args(ObjectiveName):
-            choices = ", ".join(get_args(ObjectiveName))
-            raise ConfigError(f"objective must be one of {choices}, got {self.objective!r}", "objective")
-        if not 0 <= self.ar_share < 1:
-            raise ConfigError(f"ar_share must be in 0..1 and below 1, got {self.ar_share}", "ar_share")
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """The block lengths in turn."""
-        return self.curriculum or doubling(self.block_length)
-
-    def budget(self) -> Budget:
-        """A thousand steps where nothing is said."""
-        if self.steps is None and self.minutes is None:
-            return Budget(STEPS, None)
-        return Budget(self.steps, self.minutes)
-
-
-def doubling(block_length: int) -> tuple[int, ...]:
-    """4, 8, 16 ... and the target last."""
-    smaller = takewhile(lambda length: length < block_length, (FIRST_BLOCK << n for n in range(block_length)))
-    return (*smaller, block_length)
-
-
-def stages(config: AdaptConfig) -> tuple[Stage, ...]:
-    """The last block length has half of the training, those before share the other half."""
-    lengths = config.lengths
-    before = len(lengths) - 1
-    ends = [(1 - TARGET_SHARE) * (index + 1) / before for index in range(before)] + [1.0]
-    return tuple(Stage(end, _mixture(config, length)) for end, length in zip(ends, lengths, strict=True))
-
-
-def _mixture(config: AdaptConfig, block_length: int) -> tuple[Share, ...]:
-    shares = [Share(_objective(config, block_length), 1 - config.ar_share)]
-    if config.ar_share:
-        shares.append(Share(_objective(config, 1), config.ar_share))
-    return tuple(shares)
-
-
-def _objective(config: AdaptConfig, block_length: int) -> Objective:
-    return Blocks(block_length) if config.objective == "blocks" else BlockDiffusion(block_length)
+TINY = Optimisation(kind="muon", rate=0.004, matrix_rate=0.02, embedding_boost=2.5, gradient_clip=None)
+"""The rates of the embedded family, which is trained from nothing with them."""
+PUBLISHED = Optimisation(kind="adamw", rate=1e-5, gradient_clip=1.0)
+"""SDAR's fine-tuning: AdamW at a constant rate behind a short warm-up."""
 
 
 class Adaptation(NamedTuple):
@@ -108,39 +44,79 @@ class Adaptation(NamedTuple):
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What differs between the built-in tasks and the user's data."""
+
+    samples: SampleStream
+    curriculum: Curriculum
+    optimisation: Optimisation
+    tokens_per_step: int
+    row_lengths: tuple[int, ...]
+    packed: bool
+    validate: Callable[[], Mapping[str, float]] | None
+    record: Mapping[str, JsonValue]
+
+
+class PhasedSamples(SampleStream):
+    """A stream for each phase; the objective says which it needs. Bad rows are those of all phases."""
+
+    def __init__(self, streams: Mapping[Phase, JsonlSamples], bad_rows: BadRows) -> None:
+        self._streams = streams
+        self._bad_rows = bad_rows
+
+    @property
+    def bad_rows(self) -> BadRows:
+        return self._bad_rows
+
+    def take(self) -> EncodedSample:
+        return next(iter(self._streams.values())).take()
+
+    def take_for(self, objective: Objective) -> EncodedSample:
+        phase: Phase = objective.stage if isinstance(objective, BlockDiffusion) else "sft"
+        return self._streams[phase].take()
+
+    def state(self) -> Mapping[str, JsonValue]:
+        return {phase: stream.state() for phase, stream in self._streams.items()}
+
+    def restore(self, state: Mapping[str, JsonValue]) -> None:
+        for phase, stream in self._streams.items():
+            place = state[phase]
+            assert isinstance(place, dict)
+            stream.restore(place)
+
+
 def adapt_job(config: AdaptConfig) -> Adaptation:
     """The job of an adaptation. CheckpointError or ConfigError for what cannot be adapted."""
     converted = convert(config.source, config.block_length)
-    tokenizer = Tokenizer.from_file(str(config.source / "tokenizer.json"))
-    if not knows_tasks(tokenizer):
-        message = f"the built-in tasks need a checkpoint of the embedded family; name data for {config.source}"
-        raise ConfigError(message, "data")
-    ids = SpecialIds.of(tokenizer)
-    decoder = ReferenceDecoder(converted.model, ids, config.block_length, threshold=None)
+    material = _data(config, converted) if config.data else _tasks(config, converted)
+    if config.freeze_router:
+        _freeze_routers(config, converted)
     job = Job(
         name="adapt",
         model=converted.model,
         files=converted.files,
-        samples=TaskSamples(tokenizer, config.seed),
-        mask=ids.mask,
-        end=ids.end,
-        curriculum=Curriculum(stages=stages(config)),
-        optimisation=Optimisation(
-            kind="muon",
-            rate=config.rate,
-            matrix_rate=config.matrix_rate,
-            embedding_boost=2.5,
-            gradient_clip=None,
-        ),
-        tokens_per_step=TINY_TOKENS_PER_STEP,
-        row_lengths=ROW_LENGTHS,
-        budget=config.budget(),
-        validate=lambda: {
-            kind: score.accuracy for kind, score in validate(decoder, tokenizer, config.validation_prompts).items()
-        },
-        record=_record(config, converted),
+        samples=material.samples,
+        mask=converted.model.spec.mask_token_id,
+        end=converted.end,
+        curriculum=material.curriculum,
+        optimisation=_optimisation(config, material.optimisation),
+        tokens_per_step=material.tokens_per_step,
+        row_lengths=material.row_lengths,
+        budget=config.budget,
+        packed=material.packed,
+        validate=material.validate,
+        record=_record(config, converted, material),
     )
     return Adaptation(job, converted.notes)
+
+
+def convert_only(config: AdaptConfig, output: Path) -> tuple[str, ...]:
+    """Save the checkpoint as it is before any training; returns what the user should know of the conversion."""
+    converted = convert(config.source, config.block_length)
+    record = {"initial": config.source.resolve().name, "steps": 0, "notes": list(converted.notes)}
+    save_checkpoint(output, converted.model, converted.files, record)
+    return converted.notes
 
 
 def knows_tasks(tokenizer: Tokenizer) -> bool:
@@ -148,14 +124,117 @@ def knows_tasks(tokenizer: Tokenizer) -> bool:
     return [tokenizer.id_to_token(index) for index in range(len(SPECIAL_TOKENS))] == list(SPECIAL_TOKENS)
 
 
-def _record(config: AdaptConfig, converted: Converted) -> dict[str, JsonValue]:
+def _tasks(config: AdaptConfig, converted: Converted) -> Material:
+    """The built-in tasks, in batches of rows of similar length; held-out prompts are decoded."""
+    tokenizer = Tokenizer.from_file(str(config.source / "tokenizer.json"))
+    if not knows_tasks(tokenizer):
+        message = f"the built-in tasks suit the embedded family alone; {config.source} needs --data FILE.jsonl"
+        raise ConfigError(message, "data")
+    return Material(
+        samples=TaskSamples(tokenizer, config.seed),
+        curriculum=Curriculum(stages=stages(config, "blocks"), warmup_steps=config.warmup_steps),
+        optimisation=TINY,
+        tokens_per_step=TINY_TOKENS_PER_STEP,
+        row_lengths=ROW_LENGTHS,
+        packed=False,
+        validate=_accuracy(config, converted, tokenizer),
+        record={"tasks": DATA_VERSION},
+    )
+
+
+def _accuracy(config: AdaptConfig, converted: Converted, tokenizer: Tokenizer) -> Callable[[], Mapping[str, float]]:
+    decoder = ReferenceDecoder(converted.model, SpecialIds.of(tokenizer), config.block_length, threshold=None)
+
+    def exact_matches() -> Mapping[str, float]:
+        scores = validate(decoder, tokenizer, config.validation_prompts)
+        return {kind: score.accuracy for kind, score in scores.items()}
+
+    return exact_matches
+
+
+def _data(config: AdaptConfig, converted: Converted) -> Material:
+    """The user's data, packed to sequences of one length."""
+    spec = converted.model.spec
+    tokenizer = load_tokenizer(config.source, {spec.mask_token_id, *spec.stop_token_ids})
+    if not isinstance(tokenizer, FastTokenizer):
+        raise CheckpointError(f"{config.source} has no tokenizer to read data with", "tokenizer.json")
+    longest = spec.max_position_embeddings // config.longest_unit * config.longest_unit
+    length = config.sequence_length or min(SEQUENCE_LENGTH // config.longest_unit * config.longest_unit, longest)
+    if length > longest:
+        message = f"sequence_length {length} exceeds the {longest} positions of {config.source}"
+        raise ConfigError(message, "sequence_length")
+    encoder = RowEncoder(
+        tokenizer=tokenizer,
+        phase=config.phases[-1],
+        max_tokens=length,
+        end=converted.end,
+        stop_ids=spec.stop_token_ids,
+        leave_texts="cpt" in config.phases,
+    )
+    bad_rows = BadRows()
+    streams = {
+        phase: JsonlSamples(config.data, replace(encoder, phase=phase), config.seed, bad_rows)
+        for phase in config.phases
+    }
+    return Material(
+        samples=PhasedSamples(streams, bad_rows),
+        curriculum=Curriculum(
+            stages=stages(config, "sdar"), warmup_steps=config.warmup_steps, decay_from=1.0, final_rate=1.0
+        ),
+        optimisation=PUBLISHED,
+        tokens_per_step=2 * length * config.rows_per_step,
+        row_lengths=(2 * length,),
+        packed=True,
+        validate=_likelihood(config, converted, encoder),
+        record={
+            "data": [{"file": path.name, "bytes": path.stat().st_size} for path in config.data],
+            "sequence_length": length,
+        },
+    )
+
+
+def _likelihood(
+    config: AdaptConfig, converted: Converted, encoder: RowEncoder
+) -> Callable[[], Mapping[str, float]] | None:
+    if config.validation is None:
+        return None
+    return HeldOut(
+        model=converted.model,
+        samples=read_samples(config.validation, encoder),
+        objective=BlockDiffusion(config.block_length, config.phases[-1]),
+        mask=converted.model.spec.mask_token_id,
+        end=converted.end,
+        row_length=2 * encoder.max_tokens,
+    )
+
+
+def _optimisation(config: AdaptConfig, default: Optimisation) -> Optimisation:
+    return replace(
+        default,
+        kind=config.optimizer or default.kind,
+        rate=default.rate if config.rate is None else config.rate,
+        matrix_rate=default.matrix_rate if config.matrix_rate is None else config.matrix_rate,
+    )
+
+
+def _freeze_routers(config: AdaptConfig, converted: Converted) -> None:
+    routers = [module for module in converted.model.modules() if isinstance(module, Router)]
+    if not routers:
+        raise ConfigError(f"freeze_router: {config.source} has no experts to route to", "freeze_router")
+    for router in routers:
+        router.requires_grad_(False)
+
+
+def _record(config: AdaptConfig, converted: Converted, material: Material) -> dict[str, JsonValue]:
     return {
         "initial": config.source.resolve().name,
         "seed": config.seed,
-        "data_version": DATA_VERSION,
-        "objective": config.objective,
-        "curriculum": list(config.lengths),
-        "ar_share": config.ar_share,
-        "rates": {"matrices": config.matrix_rate, "others": config.rate},
+        "block_length": config.block_length,
+        "stages": [
+            {"until": stage.until, "mixture": {repr(share.objective): share.weight for share in stage.mixture}}
+            for stage in material.curriculum.stages
+        ],
+        "optimisation": repr(_optimisation(config, material.optimisation)),
         "notes": list(converted.notes),
+        **material.record,
     }

@@ -31,12 +31,17 @@ class BlockDiffusion(Objective):
     stage: Literal["cpt", "sft"] = "sft"
 
     def row(self, sample: EncodedSample, mask: int, end: int, rng: np.random.Generator) -> Row:
+        tokens, trained = self.whole_blocks(sample, end)
+        masked, probability = draw_mask(trained, rng)
+        return lay_out(tokens, masked, probability, int(trained.sum()), self.block_length, mask)
+
+    def whole_blocks(self, sample: EncodedSample, end: int) -> tuple[IntArray, NDArray[np.bool_]]:
+        """The sample's tokens, filled up, and which of them are trained."""
         unpadded = len(sample.prompt) + len(sample.answer)
         tokens = np.full(unpadded + -unpadded % self.block_length, end, dtype=np.int64)
         tokens[:unpadded] = sample.prompt + sample.answer
         trained = np.arange(len(tokens)) >= (len(sample.prompt) if self.stage == "sft" else 0)
-        masked, probability = draw_mask(trained, rng)
-        return lay_out(tokens, masked, probability, int(trained.sum()), self.block_length, mask)
+        return tokens, trained
 
 
 def draw_mask(trained: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDArray[np.bool_], float]:

@@ -18,6 +18,39 @@ from engine.training.data import EncodedSample
 from engine.training.noise import Objective
 
 JsonValue = object
+MAX_EXAMPLES = 5
+
+
+class BadRows:
+    """Rows of the user's data that cannot be trained on: how many, and the first few with place and reason.
+
+    All of them wait for :meth:`take_unwritten`, which the Trainer calls now and then to append them to a file.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.examples: list[str] = []
+        self._unwritten: list[dict[str, str]] = []
+
+    def add(self, place: str, reason: str) -> None:
+        """Count one; ``place`` is a file and a line."""
+        self.count += 1
+        self._unwritten.append({"place": place, "reason": reason})
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.append(f"{place}: {reason}")
+
+    def take_unwritten(self) -> list[dict[str, str]]:
+        """Those that were added since the last call."""
+        taken, self._unwritten = self._unwritten, []
+        return taken
+
+    def state(self) -> dict[str, JsonValue]:
+        """Count and examples as JSON values."""
+        return {"count": self.count, "examples": list(self.examples)}
+
+    def restore(self, count: int, examples: list[str]) -> None:
+        """Go back to a :meth:`state`; what was found since is forgotten and will be found again."""
+        self.count, self.examples, self._unwritten = count, list(examples), []
 
 
 class SampleStream(ABC):
@@ -34,6 +67,11 @@ class SampleStream(ABC):
     def take_for(self, objective: Objective) -> EncodedSample:
         """The next sample that suits the objective; streams that hold one kind of samples leave this alone."""
         return self.take()
+
+    @property
+    def bad_rows(self) -> BadRows | None:
+        """Rows that could not be used so far; None where the data cannot have any."""
+        return None
 
     @abstractmethod
     def state(self) -> Mapping[str, JsonValue]:
