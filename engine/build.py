@@ -22,6 +22,7 @@ from engine.models.checkpoint import Checkpoint, open_checkpoint
 from engine.models.division import check_division
 from engine.models.loader import LoadProgress, load_model
 from engine.models.spec import DiffusionLM, ModelSpec
+from engine.pacing import ForwardBudget
 from engine.parallel import ALONE, Ranks
 from engine.rank_check import RankCheck
 from engine.registry import Registry
@@ -118,7 +119,7 @@ def assemble_core(
         IterationManager(
             slots,
             policies,
-            config.max_num_batched_tokens,
+            forward_budget(config, runner.device),
             fused=config.fused,
             logit_shift=spec.logit_shift,
             eos_token_id=min(spec.stop_token_ids, default=None),
@@ -138,6 +139,13 @@ def _make_runner(
     cache = _allocate_cache(model, blocks, weight.dtype, weight.device)
     check = RankCheck(ranks.world, config.check_ranks)
     return ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders, check), blocks
+
+
+def forward_budget(config: EngineConfig, device: torch.device) -> ForwardBudget:
+    """What a forward may hold. By default long prompts get at least 32 positions on a CPU, where time follows the
+    number of positions, and on CUDA 256: about so many cost no more than the weights that have to be read anyway."""
+    long_prefill = config.long_prefill_budget or (32 if device.type == "cpu" else 256)
+    return ForwardBudget(config.max_num_batched_tokens, long_prefill)
 
 
 def scheduling_rules(config: EngineConfig) -> SchedulingRules:

@@ -55,6 +55,14 @@ class EngineConfig:
         Field(description=f"Canvas positions per request. None: the model's own, at most {DEFAULT_MAX_MODEL_LEN}."),
     ] = None
     max_num_batched_tokens: Annotated[int, Ge(1), Field(description="Token budget of one forward.")] = 8192
+    long_prefill_budget: Annotated[
+        int | None,
+        Ge(1),
+        Field(
+            description="Positions of long prompts in a forward beside requests that decode, or half as many as decode "
+            "if that is more. None: 32 on a CPU, 256 on CUDA."
+        ),
+    ] = None
     max_queue_len: Annotated[
         int, Ge(0), Field(description="Requests that wait inside the engine; more are refused as overloaded.")
     ] = 1024

@@ -18,6 +18,7 @@ from engine.decoding.transforms import TRANSFORMS
 from engine.drift import drift_probe
 from engine.growth import CanvasGrowth, beginning
 from engine.outputs import FinishReason
+from engine.pacing import ForwardBudget, Pacer, handicap
 from engine.plan import (
     Admission,
     DecodeSpans,
@@ -53,7 +54,7 @@ class IterationManager:
         self,
         slots: SlotTable,
         policies: Mapping[str, CachePolicy],
-        token_budget: int,
+        budget: ForwardBudget,
         *,
         fused: bool = True,
         logit_shift: int = 0,
@@ -62,7 +63,7 @@ class IterationManager:
         self.slots = slots
         self._policies = policies
         self._policy_names = tuple(policies)
-        self._token_budget = token_budget
+        self._pacer = Pacer(budget)
         self._fused = fused
         self._logit_shift = logit_shift
         self._input_transforms = sum(
@@ -71,6 +72,7 @@ class IterationManager:
         # Fast-dLLM decides only the first position of a block of Dream in its refresh pass.
         self._first_only = [not fused and logit_shift > 0 and policy.reuses for policy in policies.values()]
         self._growth = CanvasGrowth(slots, eos_token_id, logit_shift, fused=fused)
+        self._in_parts = np.array([policy.in_parts for policy in policies.values()])
         self._measures = np.array([policy.measures for policy in policies.values()])
         self._admissions: list[Admission] = []
         self._decoders: list[str] = []
@@ -129,6 +131,8 @@ class IterationManager:
             sequence.suspended = None
         self._growth.open(slot, strategy.length)
         self.slots.last_run[slot] = self._iteration  # behind everyone who is waiting for a turn
+        self.slots.handicap[slot] = handicap(sequence.request.priority)
+        self.slots.turn[slot] = self._iteration + self.slots.handicap[slot]
         decoding = Decoding(
             decoder=strategy.decoder,
             block_length=strategy.block_length,
@@ -163,7 +167,8 @@ class IterationManager:
         if not len(running):
             return None
         self._iteration += 1
-        rows, owner_R, decode_row, cached_len = self._spans(running)
+        running, chunk_len = self._paced(running)
+        rows, owner_R, decode_row, cached_len = self._spans(running, chunk_len)
         kept = self._within_budget(running, rows, owner_R)
         position = np.full(len(self.slots.running), -1)
         position[running[kept]] = np.arange(len(kept))
@@ -206,7 +211,22 @@ class IterationManager:
             events += self._absorb(plan.decoded, result)
         return events
 
-    def _progress(self, slots: IntArray, policy: CachePolicy) -> Progress:
+    def _paced(self, running: IntArray) -> tuple[IntArray, IntArray]:
+        """The sequences that take part, as far as can be said before their rows are known, and the most positions that
+        each may compute."""
+        slots = self.slots
+        in_parts = self._in_parts[slots.policy[running]]
+        weight = np.where(slots.guide_slot[running] >= 0, 2, 1)
+        length = slots.block_length[running]
+        begun = np.where(in_parts, slots.cached_len[running], 0)
+        needed = slots.block_end[running] - begun
+        pending = slots.block_start[running] - slots.cached_len[running]
+        is_long = in_parts & (pending > length)
+        chunk_len = self._pacer.chunks(needed * weight, length * weight, is_long, slots.turn[running]) // weight
+        takes_part = chunk_len > 0
+        return running[takes_part], chunk_len[takes_part]
+
+    def _progress(self, slots: IntArray, chunk_len: IntArray) -> Progress:
         table = self.slots
         return Progress(
             canvas_len=table.canvas_len[slots],
@@ -222,11 +242,11 @@ class IterationManager:
             decided_start=table.decided_start[slots],
             refreshes=table.refreshes[slots],
             fresh=table.fresh[slots],
-            chunk_len=np.full(len(slots), self._token_budget),
+            chunk_len=chunk_len,
             knobs=table.knobs(slots),
         )
 
-    def _spans(self, running: IntArray) -> tuple[Rows, IntArray, IntArray, IntArray]:
+    def _spans(self, running: IntArray, chunk_len: IntArray) -> tuple[Rows, IntArray, IntArray, IntArray]:
         """Ask every policy present. Returns rows, the slot that owns each, and per running sequence its decode row
         (-1: none) and the length of its final prefix after the forward."""
         decode_row = np.full(len(running), -1)
@@ -235,7 +255,7 @@ class IterationManager:
         for number in np.unique(self.slots.policy[running]):
             chosen = np.flatnonzero(self.slots.policy[running] == number)
             policy = self._policies[self._policy_names[number]]
-            spans = policy.spans(self._progress(running[chosen], policy))
+            spans = policy.spans(self._progress(running[chosen], chunk_len[chosen]))
             decode_row[chosen] = np.where(spans.decode_row >= 0, spans.decode_row + num_rows, -1)
             cached_len[chosen] = spans.cached_len
             self._refresh[running[chosen]] = False if spans.refresh is None else spans.refresh
@@ -249,14 +269,11 @@ class IterationManager:
         return Rows(owner_R, q_start, q_end, kv_start, kv_end), owner_R, decode_row, cached_len
 
     def _within_budget(self, running: IntArray, rows: Rows, owner_R: IntArray) -> IntArray:
-        """Indices into ``running`` of the sequences that fit the token budget, longest-waiting first."""
+        """Indices into ``running`` of the sequences that fit the forward, longest-waiting first."""
         slots = self.slots
         cost_S = np.bincount(owner_R, weights=rows.q_end_R - rows.q_start_R, minlength=len(slots.running))
-        cost = cost_S[running] * np.where(slots.guide_slot[running] >= 0, 2, 1)
-        order = np.argsort(slots.last_run[running], kind="stable")
-        fits = np.cumsum(cost[order]) <= self._token_budget
-        fits[0] = True
-        return np.sort(order[fits])
+        cost = cost_S[running].astype(np.int64) * np.where(slots.guide_slot[running] >= 0, 2, 1)
+        return self._pacer.choose(cost, slots.last_run[running] + slots.handicap[running])
 
     def _charge(self, rows: Rows) -> None:
         slots = self.slots

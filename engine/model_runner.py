@@ -67,6 +67,10 @@ class ModelRunner:
         )
         self._soft = SoftEmbeddings(model, self._columns, self._transforms, at_a_time)
 
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
     @torch.inference_mode()
     def execute(self, plan: IterationPlan) -> StepResult:
         """Run one forward and apply its decisions to the canvas."""

@@ -57,7 +57,8 @@ class SlotTable:
     ``limit`` is the end of the completion (prompt + max_tokens): the canvas of a block-causal model goes on to the
     block boundary behind it. ``closing`` marks a sequence that only waits for its last commit. ``revealed_at`` holds
     the 1-based denoising step that filled a position, 0 for masks and for the prompt; ``probability`` what the model
-    gave the token at that step (nan: it was not the model's candidate there, or given). ``stale_steps``, ``drift`` and
+    gave the token at that step (nan: it was not the model's candidate there, or given). ``handicap`` is how many
+    forwards a sequence goes behind one of priority 0, ``turn`` orders long prompts. ``stale_steps``, ``drift`` and
     ``decided_start`` are those of Progress.
     """
 
@@ -74,7 +75,7 @@ class SlotTable:
         self.block_start, self.block_end, self.block_length = numbers(), numbers(), numbers()
         self.cached_len, self.step, self.last_run = numbers(), numbers(), numbers()
         self.forwards, self.denoising_steps, self.positions = numbers(), numbers(), numbers()
-        self.refreshes = numbers()
+        self.refreshes, self.turn, self.handicap = numbers(), numbers(), numbers()
         self.policy, self.decoder, self.guide_slot, self.max_steps = numbers(), numbers(), numbers(), numbers()
         self.edits, self.drawn, self.filtered, self.deferred = flags(), flags(), flags(), flags()
         self.watched = flags()

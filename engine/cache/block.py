@@ -19,6 +19,7 @@ class BlockCache(CachePolicy):
 
     Params = NoParams
     exact: ClassVar[bool] = True
+    in_parts: ClassVar[bool] = True
     patterns: ClassVar[frozenset[AttentionPattern]] = frozenset({"block_causal"})
     summary: ClassVar[str] = "Keep the K/V of finished blocks: exact for block-causal models."
     source: ClassVar[str] = "Block diffusion (arXiv 2503.09573); SDAR (arXiv 2510.06303)"

@@ -87,7 +87,8 @@ class CachePolicy(ABC):
     that compute less than the whole canvas inside a block. ``lead`` positions before the block are computed with it:
     the logits of a model that shifts by one decide the block's first position there. ``sees_canvas`` tells
     policies that compute the whole canvas at least when a block begins (bidirectional models),
-    ``measures`` those that want to know how far K/V have moved.
+    ``measures`` those that want to know how far K/V have moved, ``in_parts`` those that can compute a prompt over
+    several forwards, each within ``chunk_len``.
     """
 
     Params: ClassVar[type]
@@ -95,6 +96,7 @@ class CachePolicy(ABC):
     reuses: ClassVar[bool] = True
     sees_canvas: ClassVar[bool] = True
     measures: ClassVar[bool] = False
+    in_parts: ClassVar[bool] = False
     patterns: ClassVar[frozenset[AttentionPattern]]
     summary: ClassVar[str]
     source: ClassVar[str]

@@ -23,6 +23,7 @@ from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, IterationManager
 from engine.llm_engine import LLMEngine
 from engine.models.spec import ModelSpec
 from engine.outputs import FinishReason, RequestOutput
+from engine.pacing import ForwardBudget
 from engine.plan import IterationPlan, Splice, StepResult
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
@@ -188,13 +189,14 @@ def scripted(
     slot_len = max_model_len + (MAX_ALIGNED_BLOCK_LENGTH - 1 if pattern == "block_causal" else 0)
     num_pages = num_pages if num_pages is not None else config.max_num_seqs * -(-slot_len // page_size)
     blocks = BlockManager(config.max_num_seqs, num_pages, page_size, slot_len)
+    budget = ForwardBudget(token_budget, config.long_prefill_budget or 32)
     slots = SlotTable(config.max_num_seqs, slot_len, MASK)
     policies = {
         name: CACHE_POLICIES.get(name)(pattern, fused=fused)
         for name in CACHE_POLICIES
         if pattern in CACHE_POLICIES.get(name).patterns
     }
-    iteration = IterationManager(slots, policies, token_budget, fused=fused, eos_token_id=EOS)
+    iteration = IterationManager(slots, policies, budget, fused=fused, eos_token_id=EOS)
     core = EngineCore(
         Scheduler(config.max_num_seqs, blocks, scheduling_rules(config)), blocks, iteration, executor, telemetry, clock
     )
