@@ -16,7 +16,8 @@ from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.training.job import Job
-    from engine.training.trainer import TrainProgress
+    from engine.training.metrics import TrainProgress
+    from engine.training.trainer import TrainSettings
 
 PARAMETER = "options"
 
@@ -34,11 +35,35 @@ class TrainingOptions:
     seed: Annotated[int, typer.Option(help="Seed of data, noise and initial weights.")] = 0
     compile: Annotated[bool, typer.Option(help="Fuse the network with torch.compile.")] = True
     threads: Annotated[int, typer.Option(help="Threads of one torch operation.", min=1)] = 1
+    accumulate: Annotated[int, typer.Option(help="Micro-batches that make one step.", min=1)] = 1
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu"
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training.")] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Train anew though the output exists.")] = False
+    save_every: Annotated[float, typer.Option(help="Minutes between validations and savings.", min=0)] = 10.0
+    report_every: Annotated[float, typer.Option(help="Seconds between reports.", min=0)] = 30.0
 
     def check(self) -> None:
         """ConfigError for values that exclude each other or that typer cannot check."""
         if self.minutes is not None and self.minutes <= 0:
             raise ConfigError(f"--minutes must be above 0, got {self.minutes}", "minutes")
+        if self.resume and self.overwrite:
+            raise ConfigError("--resume and --overwrite exclude each other", "resume")
+
+    def settings(self) -> TrainSettings:
+        """As the Trainer takes them."""
+        from engine.training.trainer import TrainSettings
+
+        return TrainSettings(
+            output=self.output,
+            seed=self.seed,
+            compile=self.compile,
+            accumulate=self.accumulate,
+            device=self.device,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            report_every_s=self.report_every,
+            validate_every_s=60 * self.save_every,
+        )
 
 
 def training_command(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,15 +87,24 @@ def training_command(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def run_training(options: TrainingOptions, make_job: Callable[[], Job]) -> None:
-    """Make the job, train it and print the folder of its checkpoint."""
+    """Make the job, train it and print the folder of its checkpoint.
+
+    A run that a signal stopped says how to go on, and ends with the status that shells give such a process.
+    """
     import torch
 
-    from engine.training.trainer import TrainSettings, train
+    from engine.training.trainer import train
 
     options.check()
     torch.set_num_threads(options.threads)
-    settings = TrainSettings(output=options.output, seed=options.seed, compile=options.compile)
-    print(train(make_job(), settings, _report))
+    result = train(make_job(), options.settings(), _report)
+    if result.signal:
+        print(
+            f"lacuna: stopped after step {result.step}; the same command with --resume goes on from there",
+            file=sys.stderr,
+        )
+        raise typer.Exit(128 + result.signal)
+    print(result.output)
 
 
 def _report(progress: TrainProgress) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,11 @@ class Batch:
     def real_T(self) -> Tensor:
         """Which of the R * N tokens are not padding."""
         return (self.blocks_RN != PADDING_BLOCK).flatten()
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on a device."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
 
 
 def collate(rows: Sequence[Row], length: int, padding_id: int) -> Batch:
@@ -92,6 +98,11 @@ class Batcher:
         self._waiting: dict[int, list[Row]] = {length: [] for length in sorted(row_lengths)}
         self._packed = packed
         self.num_dropped = 0
+
+    @property
+    def waiting(self) -> list[Row]:
+        """Rows that are in no batch yet; adding them to an empty Batcher in this order makes it wait as this one."""
+        return [row for rows in self._waiting.values() for row in rows]
 
     def add(self, row: Row) -> Iterator[Batch]:
         """Take one row; yield a batch if it filled one."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +21,14 @@ from engine.training.expert_split import split_into_experts
 from engine.training.families import Family
 from engine.training.folding import fold_into_llada
 from engine.training.job import CheckpointFiles, JsonValue
+from engine.training.storage import replacing
 from engine.training.tokenizer import save_tokenizer
 
 DENSE_BEGINNINGS = ("SDARForCausalLM", "Qwen3ForCausalLM")
 """One network under two names; what was trained with it carries over to LLaDA and LLaDA-MoE."""
+
+SMALL_FILES = 2**18
+"""Bytes of a checkpoint beside its weights, about."""
 
 
 def files_of(model: DiffusionLM, family: Family, tokenizer: Tokenizer) -> CheckpointFiles:
@@ -42,22 +43,19 @@ def files_of(model: DiffusionLM, family: Family, tokenizer: Tokenizer) -> Checkp
 
 
 def save_checkpoint(folder: Path, model: DiffusionLM, files: CheckpointFiles, record: Mapping[str, JsonValue]) -> None:
-    """Write config, weights, tokenizer and ``record`` (``training.json``). ``folder`` changes at once."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    save_model(model, staging, files.dtype)
-    _write_json(staging / "config.json", files.config)
-    _write_json(staging / "generation_config.json", files.generation_config)
-    _write_json(staging / "training.json", record)
-    files.write_tokenizer(staging)
-    staging.chmod(0o755)
-    for path in staging.iterdir():
-        path.chmod(0o644)
-    retired = folder.with_name(folder.name + ".old")
-    if folder.exists():
-        os.replace(folder, retired)
-    os.replace(staging, folder)
-    shutil.rmtree(retired, ignore_errors=True)
+    """Write config, weights, tokenizer and ``record`` (``training.json``). ``folder`` changes at once, or not at all:
+    ConfigError where the disk is full."""
+    with replacing(folder, checkpoint_bytes(model, files)) as staging:
+        save_model(model, staging, files.dtype)
+        _write_json(staging / "config.json", files.config)
+        _write_json(staging / "generation_config.json", files.generation_config)
+        _write_json(staging / "training.json", record)
+        files.write_tokenizer(staging)
+
+
+def checkpoint_bytes(model: DiffusionLM, files: CheckpointFiles) -> int:
+    """Size of a checkpoint's weights on disk, and some room for the other files."""
+    return sum(parameter.numel() for parameter in model.parameters()) * files.dtype.itemsize + SMALL_FILES
 
 
 def start_from(folder: Path, model: DiffusionLM, tokenizer: Tokenizer) -> None:

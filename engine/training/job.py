@@ -143,7 +143,8 @@ class CheckpointFiles:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long to train: until ``steps``, or until ``minutes`` of wall clock, whichever comes first."""
+    """How long to train: until ``steps``, or until ``minutes`` of wall clock, whichever comes first; 0 steps: not at
+    all."""
 
     steps: int | None
     minutes: float | None
@@ -151,12 +152,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A training. ``tokens_per_step`` is the size of a batch on one process, padding included.
+    """A training. ``tokens_per_step`` is the size of a (micro-)batch on one process, padding included.
 
     ``row_lengths`` are the lengths that rows are padded to; longer rows are dropped and counted. ``packed`` rows are
     filled with several samples. ``mask`` and ``end`` are token ids. ``router_balance`` is the weight of the loss that
     balances the load of experts (``router_loss.py``; 0: none). ``validate`` returns named numbers in 0..1 that are
-    written beside the loss, None: there is nothing to decode. ``record`` goes into the checkpoint's ``training.json``.
+    written beside the loss, None: there is nothing to decode. ``record`` goes into the checkpoint's ``training.json``;
+    a training is only resumed with an equal one, so it names everything that decides the result: recipe, data, where
+    the weights came from.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import time
 
@@ -20,6 +21,13 @@ def has_compiler() -> bool:
 def bfloat16_is_faster() -> bool:
     """Time a product in both types: bfloat16 wins only where the CPU has matrix instructions for it."""
     return _seconds(torch.bfloat16) < _seconds(torch.float32)
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has held: of CUDA memory where it uses that, else of its own."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _seconds(dtype: torch.dtype) -> float:

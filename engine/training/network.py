@@ -91,7 +91,7 @@ def batch_loss(
 ) -> Tensor:
     """Loss of one batch; products in bfloat16 where asked for, weights and loss in float32. ``router_loss``, which
     listens to the same model, is added."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with torch.autocast(batch.tokens_RN.device.type, torch.bfloat16, enabled=bfloat16):
         hidden_TD = compute_hidden(model, batch.tokens_RN, batch.positions_RN, mask_of(batch))
         logits_MV = model.compute_logits(hidden_TD[batch.indices_M])
     loss = weighted_cross_entropy(logits_MV, batch.targets_M, batch.weights_M, batch.normaliser)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.models.spec import DiffusionLM
 from engine.training.job import Optimisation
@@ -61,7 +61,19 @@ class Muon:
         self._groups: dict[tuple[int, int], list[MatrixPart]] = {}
         for part in parts:
             self._groups.setdefault((part.end - part.start, part.parameter.shape[-1]), []).append(part)
-        self._buffers = {shape: torch.zeros(len(parts), *shape) for shape, parts in self._groups.items()}
+        self._buffers = {
+            shape: torch.zeros(len(parts), *shape, device=parts[0].parameter.device)
+            for shape, parts in self._groups.items()
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state by name: one stack of momenta per shape of projections."""
+        return {f"muon.{rows}x{columns}": buffer for (rows, columns), buffer in self._buffers.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the :meth:`tensors` of another one."""
+        for name, buffer in self.tensors().items():
+            buffer.copy_(tensors[name])
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
@@ -86,28 +98,64 @@ class Optimiser:
         matrices = _matrices(model) if settings.kind == "muon" else []
         self._muon = Muon(matrices) if matrices else None
         in_muon = {id(part.parameter) for part in matrices}
-        rest = [parameter for parameter in model.parameters() if id(parameter) not in in_muon]
-        embedding = model.get_parameter(EMBEDDING)
-        self._adam = torch.optim.AdamW(
-            [
-                {"params": [embedding], "peak": settings.embedding_boost * settings.rate},
-                {"params": [p for p in rest if p is not embedding], "peak": settings.rate},
-            ],
-            lr=settings.rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
+        self._adam = adamw(model, settings, [p for p in model.parameters() if id(p) not in in_muon])
 
-    def step(self, share: float) -> None:
-        """Apply the gradients at ``share`` of the peak learning rates, then forget them."""
+    def step(self, share: float) -> float:
+        """Apply the gradients at ``share`` of the peak learning rates, then forget them. Returns their norm."""
+        trained = [p for p in self._model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
         if self._settings.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.gradient_clip)
-        for group in self._adam.param_groups:
-            group["lr"] = group["peak"] * share
+            nn.utils.clip_grads_with_norm_(trained, self._settings.gradient_clip, norm)
+        set_rates(self._adam, share)
         self._adam.step()
         if self._muon is not None:
             self._muon.step(self._settings.matrix_rate * share)
         self._model.zero_grad(set_to_none=True)
+        return norm.item()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state by name: AdamW's two moments and step count of each of its parameters, Muon's momenta."""
+        adam = {
+            f"adam.{name}.{field}": value
+            for name, parameter in self._model.named_parameters()
+            for field, value in self._adam.state.get(parameter, {}).items()
+        }
+        return adam | ({} if self._muon is None else self._muon.tensors())
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the :meth:`tensors` of another optimiser of the same model and settings."""
+        for name, parameter in self._model.named_parameters():
+            prefix = f"adam.{name}."
+            held = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            if held:
+                self._adam.state[parameter] = {
+                    field: value.clone() if field == "step" else value.to(parameter.device, copy=True)
+                    for field, value in held.items()
+                }
+        if self._muon is not None:
+            self._muon.restore(tensors)
+
+
+def adamw(model: DiffusionLM, settings: Optimisation, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW for some parameters of a model; each group knows its ``peak`` rate."""
+    embedding = model.get_parameter(EMBEDDING)
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p is embedding], "peak": settings.embedding_boost * settings.rate},
+        {"params": [p for p in trained if p is not embedding], "peak": settings.rate},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def set_rates(optimiser: torch.optim.Optimizer, share: float) -> None:
+    """Learning rates as a share of the groups' peaks."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * share
 
 
 def _matrices(model: DiffusionLM) -> list[MatrixPart]:
@@ -118,6 +166,7 @@ def _matrices(model: DiffusionLM) -> list[MatrixPart]:
         MatrixPart(parameter, place.start, place.end or parameter.shape[-2], place.expert)
         for place in model.checkpoint_tensors()
         if (parameter := parameters[place.parameter]).ndim >= 2
+        and parameter.requires_grad
         and place.parameter not in (EMBEDDING, HEAD)
         and not place.parameter.endswith(ROUTER)
     ]

@@ -15,7 +15,12 @@ class Schedule:
         self._budget = budget
         self._started = time.monotonic()
         self.step = 0
-        self.fraction = 0.0
+        self.fraction = 1.0 if budget.steps == 0 else 0.0
+
+    def restore(self, step: int, fraction: float, elapsed_s: float) -> None:
+        """Go on where another schedule of the same budget was."""
+        self.step, self.fraction = step, fraction
+        self._started = time.monotonic() - elapsed_s
 
     @property
     def elapsed_s(self) -> float:
@@ -30,12 +35,12 @@ class Schedule:
         stages = self._curriculum.stages
         return next((stage for stage in stages if self.fraction < stage.until), stages[-1])
 
-    def advance(self) -> None:
-        """Count one step."""
+    def advance(self, elapsed_s: float) -> None:
+        """Count one step, begun so many seconds after the start."""
         self.step += 1
         steps, minutes = self._budget.steps, self._budget.minutes
         by_step = self.step / steps if steps else 0.0
-        by_time = self.elapsed_s / (60 * minutes) if minutes else 0.0
+        by_time = elapsed_s / (60 * minutes) if minutes else 0.0
         self.fraction = max(by_step, by_time)
 
     @property

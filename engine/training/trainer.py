@@ -1,24 +1,32 @@
-"""Run a job: steps, reports, validations, checkpoints."""
+"""Run a job: steps, reports, validations, checkpoints; from nothing or from where another run was stopped."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from engine.training.batches import Batch, Batcher
+from engine.errors import ConfigError
+from engine.training.backend import Backend, PlainBackend
+from engine.training.batches import Batch
 from engine.training.checkpoint import save_checkpoint
+from engine.training.feed import Feed
+from engine.training.interruption import Interruption
 from engine.training.job import Job
 from engine.training.machine import bfloat16_is_faster, has_compiler
+from engine.training.metrics import MetricsLog, RunFiles, TrainProgress
 from engine.training.network import batch_loss, compiled_hidden_states, hidden_states
-from engine.training.optim import Optimiser
+from engine.training.reporting import Reporter, Timer
 from engine.training.router_loss import RouterLoss
+from engine.training.run_state import RunState, identity
 from engine.training.schedule import Schedule
+from engine.training.world import ALONE, World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,150 +34,182 @@ class TrainSettings:
     """How a job is run. ``seed`` draws noise and objectives.
 
     ``compile`` fuses the network with torch.compile, which needs a C++ compiler and two minutes, and doubles the speed
-    on a CPU; ``bfloat16`` computes products in bfloat16 over float32 weights. None: where it pays.
+    on a CPU; ``bfloat16`` computes products in bfloat16 over float32 weights. None: where it pays. ``accumulate``
+    micro-batches make a step. An output that exists is refused unless the run is to ``resume`` its training or to
+    ``overwrite`` it. ``tensorboard`` is a folder for event files.
     """
 
     output: Path
     seed: int = 0
     compile: bool | None = None
     bfloat16: bool | None = None
+    accumulate: int = 1
+    device: str = "cpu"
+    resume: bool = False
+    overwrite: bool = False
+    tensorboard: Path | None = None
     report_every_s: float = 30.0
     validate_every_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class TrainProgress:
-    """State of a running training. ``loss`` and ``tokens_per_s`` are means over the last interval of reports;
-    ``scores`` are the job's own numbers, present when a validation just ended."""
+class TrainResult:
+    """What came of a run. ``signal`` is the number of the signal that stopped it before its end, 0: it is finished.
+    ``last`` is the last report, where there was one."""
 
+    output: Path
     step: int
-    fraction: float
-    loss: float
-    samples: int
-    tokens_per_s: float
+    signal: int
+    last: TrainProgress | None
+
+
+class _Turn(NamedTuple):
+    """What the processes do next, as they agreed. Time is the first process's."""
+
+    signal: int
+    report: bool
+    save: bool
     elapsed_s: float
-    scores: Mapping[str, float] | None = None
 
 
-class Interval(NamedTuple):
-    """Means between two reports."""
-
-    loss: float
-    tokens_per_s: float
-
-
-def train(job: Job, settings: TrainSettings, on_progress: Callable[[TrainProgress], None]) -> Path:
-    """Train, save checkpoints and ``metrics.jsonl`` on the way, and return the folder of the last checkpoint."""
-    Trainer(job, settings, on_progress).run()
-    return settings.output
+def train(job: Job, settings: TrainSettings, on_progress: Callable[[TrainProgress], None]) -> TrainResult:
+    """Train; checkpoints, state and ``metrics.jsonl`` are saved on the way (by the first process, which alone calls
+    ``on_progress``). ConfigError for an output in the way, another training's state or a full disk."""
+    return Trainer(job, settings, on_progress).run()
 
 
 class Trainer:
-    """Owns the optimiser and the schedule of one training run."""
+    """One training run: takes batches from the feed, makes steps of them with the backend, saves and reports."""
 
     def __init__(self, job: Job, settings: TrainSettings, on_progress: Callable[[TrainProgress], None]) -> None:
+        _check_output(settings)
         self._job = job
         self._settings = settings
-        self._on_progress = on_progress
-        self._optimiser = Optimiser(job.model, job.optimisation)
-        self._bfloat16 = bfloat16_is_faster() if settings.bfloat16 is None else settings.bfloat16
-        compiled = has_compiler() if settings.compile is None else settings.compile
-        self._compute_hidden = compiled_hidden_states() if compiled else hidden_states
-        self._router_loss = RouterLoss(job.model, job.router_balance) if job.router_balance else None
+        self._world: World = ALONE
+        self._device = torch.device(settings.device)
         self._schedule = Schedule(job.curriculum, job.budget)
-        self._interval = Interval(float("nan"), 0.0)
-        self._samples = 0
+        self._feed = Feed(job, settings.seed, self._world, lambda: self._schedule.stage)
+        self._backend = self._make_backend()
+        self._files = RunFiles(settings.output)
+        self._log = MetricsLog(self._files, settings.tensorboard) if self._world.is_first else None
+        self._reporter = Reporter(self._world, self._schedule, self._feed, job.samples.bad_rows, self._log, on_progress)
+        facts = identity(job, settings.seed, settings.accumulate, self._world.size)
+        self._state = RunState(self._files.state, facts, self._backend, self._feed, self._schedule, self._world)
 
-    def run(self) -> None:
-        """Steps until the schedule is finished, with reports and validations in between."""
-        report_due = _Timer(self._settings.report_every_s)
-        validation_due = _Timer(self._settings.validate_every_s)
-        losses: list[float] = []
-        tokens = 0
-        for batch in self._batches():
-            losses.append(self._step(batch))
-            tokens += batch.tokens_RN.numel()
-            finished = self._schedule.finished
-            if finished or report_due:
-                self._interval = Interval(sum(losses) / len(losses), tokens / report_due.restart())
-                losses, tokens = [], 0
-                self._report()
-            if finished or validation_due:
-                self._checkpoint()
-                validation_due.restart()
+    def run(self) -> TrainResult:
+        """Steps until the schedule is finished or a signal comes, with reports and validations in between."""
+        interruption = Interruption()
+        with interruption.listening():
+            self._begin()
+            signal = self._loop(interruption)
+        if self._log is not None:
+            self._log.close()
+        return TrainResult(self._settings.output, self._schedule.step, signal, self._reporter.last)
+
+    def _begin(self) -> None:
+        if self._settings.resume:
+            self._state.restore()
+            if self._log is not None:
+                bad_rows = self._job.samples.bad_rows
+                self._log.go_on(self._schedule.step, 0 if bad_rows is None else bad_rows.count)
+        elif self._log is not None:
+            shutil.rmtree(self._files.state, ignore_errors=True)
+            self._log.begin()
+
+    def _loop(self, interruption: Interruption) -> int:
+        self._first_step = self._schedule.step
+        report_due, save_due = Timer(self._settings.report_every_s), Timer(self._settings.validate_every_s)
+        batches = self._feed.batches()
+        while not self._schedule.finished:
+            turn = self._agree(interruption, report_due, save_due)
+            if turn.signal:
+                self._stop()
+                return turn.signal
+            if turn.report:
+                self._reporter.report()
                 report_due.restart()
-            if finished:
-                return
+            if turn.save:
+                self._checkpoint(self._validate())
+                self._state.save()
+                save_due.restart()
+                self._reporter.skip_time()
+            self._step(list(islice(batches, self._settings.accumulate)), turn.elapsed_s)
+        self._reporter.report()
+        self._checkpoint(self._validate())
+        if self._world.is_first:
+            shutil.rmtree(self._files.state, ignore_errors=True)
+        return 0
 
-    def _step(self, batch: Batch) -> float:
-        self._schedule.advance()
-        loss = batch_loss(
-            self._job.model,
-            batch,
-            bfloat16=self._bfloat16,
-            compute_hidden=self._compute_hidden,
-            router_loss=self._router_loss,
-        )
-        loss.backward()
-        self._optimiser.step(self._schedule.rate)
-        return loss.item()
+    def _agree(self, interruption: Interruption, report_due: Timer, save_due: Timer) -> _Turn:
+        own = _Turn(interruption.signal, report=False, save=False, elapsed_s=0.0)
+        if self._world.is_first:
+            moved = self._schedule.step > self._first_step
+            own = own._replace(
+                report=moved and bool(report_due), save=moved and bool(save_due), elapsed_s=self._schedule.elapsed_s
+            )
+        signal, report, save, elapsed_s = self._world.max(own)
+        return _Turn(int(signal), bool(report), bool(save), elapsed_s)
 
-    def _batches(self) -> Iterator[Batch]:
-        """Rows that a sample's number and the seed alone decide, in batches."""
-        job = self._job
-        batcher = Batcher(job.tokens_per_step, job.end, job.row_lengths, packed=job.packed)
-        while True:
-            mixture = self._schedule.stage.mixture
-            weights = np.array([share.weight for share in mixture])
-            rng = np.random.default_rng((self._settings.seed, self._samples))
-            objective = mixture[rng.choice(len(mixture), p=weights / weights.sum())].objective
-            self._samples += 1
-            yield from batcher.add(objective.row(job.samples.take_for(objective), job.mask, job.end, rng))
+    def _step(self, batches: list[Batch], elapsed_s: float) -> None:
+        """One update. The loss is the weighted sum over the tokens of all micro-batches of all processes, divided by
+        the sum of all their normalisers, however the tokens are divided into batches."""
+        self._schedule.advance(elapsed_s)
+        (total,) = self._world.sum([sum(batch.normaliser for batch in batches)])
+        share = total / (len(batches) * self._world.size)
+        losses = [self._backend.accumulate(replace(batch, normaliser=share).to(self._device)) for batch in batches]
+        gradient_norm = self._backend.step(self._schedule.rate)
+        tokens = sum(batch.tokens_RN.numel() for batch in batches)
+        self._reporter.count(sum(losses) / len(losses), gradient_norm, tokens)
 
-    def _checkpoint(self) -> None:
-        scores = None if self._job.validate is None else self._job.validate()
-        if scores is not None:
-            self._report(scores)
-        save_checkpoint(self._settings.output, self._job.model, self._job.files, self._record(scores))
+    def _stop(self) -> None:
+        self._reporter.report()
+        if self._schedule.step:
+            self._checkpoint(None)
+        self._state.save()
 
-    def _report(self, scores: Mapping[str, float] | None = None) -> None:
-        progress = TrainProgress(
-            step=self._schedule.step,
-            fraction=self._schedule.fraction,
-            loss=self._interval.loss,
-            samples=self._samples,
-            tokens_per_s=self._interval.tokens_per_s,
-            elapsed_s=self._schedule.elapsed_s,
-            scores=scores,
-        )
-        metrics = self._settings.output.with_name(self._settings.output.name + ".metrics.jsonl")
-        metrics.parent.mkdir(parents=True, exist_ok=True)
-        with metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(progress)) + "\n")
-        self._on_progress(progress)
+    def _validate(self) -> Mapping[str, float] | None:
+        if self._job.validate is None:
+            return None
+        scores = self._backend.run(self._job.validate)
+        self._reporter.report(scores)
+        return scores
 
-    def _record(self, scores: Mapping[str, float] | None) -> dict[str, object]:
-        return {
+    def _checkpoint(self, scores: Mapping[str, float] | None) -> None:
+        record = {
             **self._job.record,
             "steps": self._schedule.step,
-            "samples": self._samples,
+            "samples": self._feed.num_samples,
             "minutes": round(self._schedule.elapsed_s / 60, 1),
             "scores": dict(scores or {}),
         }
+        with self._backend.whole_weights():
+            if self._world.is_first:
+                save_checkpoint(self._settings.output, self._job.model, self._job.files, record)
+
+    def _make_backend(self) -> Backend:
+        settings, model = self._settings, self._job.model.to(self._device)
+        on_cuda = self._device.type == "cuda"
+        bfloat16 = on_cuda or bfloat16_is_faster() if settings.bfloat16 is None else settings.bfloat16
+        compiled = on_cuda or has_compiler() if settings.compile is None else settings.compile
+        compute_hidden = compiled_hidden_states() if compiled else hidden_states
+
+        router_loss = RouterLoss(model, self._job.router_balance) if self._job.router_balance else None
+
+        def loss(batch: Batch) -> Tensor:
+            return batch_loss(model, batch, bfloat16=bfloat16, compute_hidden=compute_hidden, router_loss=router_loss)
+
+        return PlainBackend(model, self._job.optimisation, loss, settings.accumulate)
 
 
-class _Timer:
-    """True once its interval has passed since the last restart."""
-
-    def __init__(self, interval_s: float) -> None:
-        self._interval_s = interval_s
-        self._since = time.monotonic()
-
-    def __bool__(self) -> bool:
-        return time.monotonic() - self._since > self._interval_s
-
-    def restart(self) -> float:
-        """Start anew; returns the seconds since the last start."""
-        now = time.monotonic()
-        elapsed, self._since = now - self._since, now
-        return elapsed
+def _check_output(settings: TrainSettings) -> None:
+    """ConfigError when there is something in the way."""
+    files = RunFiles(settings.output)
+    if settings.resume or settings.overwrite:
+        return
+    for folder in (files.output, files.state):
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(
+                f"{folder} exists: give --resume to go on with its training, --overwrite to train anew, or another "
+                "--output",
+                "output",
+            )

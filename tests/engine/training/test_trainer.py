@@ -19,9 +19,10 @@ from engine.training.base import BaseConfig, base_job
 from engine.training.checkpoint import load_weights
 from engine.training.data import SpecialIds, encode_prompt
 from engine.training.families import FAMILIES
+from engine.training.metrics import TrainProgress
 from engine.training.network import recipe_spec
 from engine.training.presets import RECIPES, ExpertShape
-from engine.training.trainer import Trainer, TrainProgress, TrainSettings
+from engine.training.trainer import Trainer, TrainSettings
 from engine.training.validation import NextTokenDecoder
 
 pytestmark = pytest.mark.slow
