@@ -15,6 +15,7 @@ from engine.training.job import Job
 from engine.training.schedule import Schedule
 from engine.training.storage import recover, replacing
 from engine.training.world import World
+from engine.training.zero import ZeroSettings
 
 FORMAT = 1
 SMALL_FILES = 2**20
@@ -87,7 +88,7 @@ def refuse_other(folder: Path, then: Plain, now: Plain) -> None:
         )
 
 
-def identity(job: Job, seed: int, accumulate: int, processes: int) -> dict[str, object]:
+def identity(job: Job, seed: int, accumulate: int, processes: int, zero: ZeroSettings | None) -> dict[str, object]:
     """All that decides the course of a training, as JSON values."""
     facts = {
         "name": job.name,
@@ -103,6 +104,7 @@ def identity(job: Job, seed: int, accumulate: int, processes: int) -> dict[str, 
         "router_balance": job.router_balance,
         "accumulate": accumulate,
         "processes": processes,
+        "zero": None if zero is None else asdict(zero),
     }
     plain: dict[str, object] = json.loads(json.dumps(facts, default=_plain))
     return plain

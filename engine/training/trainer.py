@@ -26,7 +26,8 @@ from engine.training.reporting import Reporter, Timer
 from engine.training.router_loss import RouterLoss
 from engine.training.run_state import RunState, identity
 from engine.training.schedule import Schedule
-from engine.training.world import ALONE, World
+from engine.training.world import World
+from engine.training.zero import ZeroSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,8 @@ class TrainSettings:
     ``compile`` fuses the network with torch.compile, which needs a C++ compiler and two minutes, and doubles the speed
     on a CPU; ``bfloat16`` computes products in bfloat16 over float32 weights. None: where it pays. ``accumulate``
     micro-batches make a step. An output that exists is refused unless the run is to ``resume`` its training or to
-    ``overwrite`` it. ``tensorboard`` is a folder for event files.
+    ``overwrite`` it. ``tensorboard`` is a folder for event files. ``zero`` runs the training with DeepSpeed, which
+    several processes always do (None: at its defaults).
     """
 
     output: Path
@@ -45,6 +47,7 @@ class TrainSettings:
     bfloat16: bool | None = None
     accumulate: int = 1
     device: str = "cpu"
+    zero: ZeroSettings | None = None
     resume: bool = False
     overwrite: bool = False
     tensorboard: Path | None = None
@@ -75,25 +78,42 @@ class _Turn(NamedTuple):
 def train(job: Job, settings: TrainSettings, on_progress: Callable[[TrainProgress], None]) -> TrainResult:
     """Train; checkpoints, state and ``metrics.jsonl`` are saved on the way (by the first process, which alone calls
     ``on_progress``). ConfigError for an output in the way, another training's state or a full disk."""
-    return Trainer(job, settings, on_progress).run()
+    world = World.of_environment()
+    device = own_device(settings.device, world)
+    with world.joined(device, alone_too=settings.zero is not None):
+        return Trainer(job, settings, on_progress, world, device).run()
+
+
+def own_device(device: str, world: World) -> torch.device:
+    """The device of this process: of several on a machine, each takes its own GPU."""
+    own = torch.device(device)
+    return torch.device("cuda", world.local_rank) if own.type == "cuda" and world.size > 1 else own
 
 
 class Trainer:
     """One training run: takes batches from the feed, makes steps of them with the backend, saves and reports."""
 
-    def __init__(self, job: Job, settings: TrainSettings, on_progress: Callable[[TrainProgress], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        settings: TrainSettings,
+        on_progress: Callable[[TrainProgress], None],
+        world: World,
+        device: torch.device,
+    ) -> None:
         _check_output(settings)
         self._job = job
         self._settings = settings
-        self._world: World = ALONE
-        self._device = torch.device(settings.device)
+        self._world = world
+        self._device = device
+        self._zero = settings.zero or (ZeroSettings() if world.size > 1 else None)
         self._schedule = Schedule(job.curriculum, job.budget)
         self._feed = Feed(job, settings.seed, self._world, lambda: self._schedule.stage)
         self._backend = self._make_backend()
         self._files = RunFiles(settings.output)
         self._log = MetricsLog(self._files, settings.tensorboard) if self._world.is_first else None
         self._reporter = Reporter(self._world, self._schedule, self._feed, job.samples.bad_rows, self._log, on_progress)
-        facts = identity(job, settings.seed, settings.accumulate, self._world.size)
+        facts = identity(job, settings.seed, settings.accumulate, world.size, self._zero)
         self._state = RunState(self._files.state, facts, self._backend, self._feed, self._schedule, self._world)
 
     def run(self) -> TrainResult:
@@ -190,6 +210,7 @@ class Trainer:
         settings, model = self._settings, self._job.model.to(self._device)
         on_cuda = self._device.type == "cuda"
         bfloat16 = on_cuda or bfloat16_is_faster() if settings.bfloat16 is None else settings.bfloat16
+        bfloat16 &= self._zero is None or not self._zero.bfloat16  # the weights are in it already
         compiled = on_cuda or has_compiler() if settings.compile is None else settings.compile
         compute_hidden = compiled_hidden_states() if compiled else hidden_states
 
@@ -198,7 +219,11 @@ class Trainer:
         def loss(batch: Batch) -> Tensor:
             return batch_loss(model, batch, bfloat16=bfloat16, compute_hidden=compute_hidden, router_loss=router_loss)
 
-        return PlainBackend(model, self._job.optimisation, loss, settings.accumulate)
+        if self._zero is None:
+            return PlainBackend(model, self._job.optimisation, loss, settings.accumulate)
+        from engine.training.deepspeed_backend import DeepSpeedBackend
+
+        return DeepSpeedBackend(model, self._job.optimisation, loss, settings.accumulate, self._zero)
 
 
 def _check_output(settings: TrainSettings) -> None:

@@ -7,7 +7,8 @@ them there is one process.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,23 @@ class World:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    @contextmanager
+    def joined(self, device: torch.device, *, alone_too: bool = False) -> Iterator[None]:
+        """Within the block the processes can talk; one by itself has a group only where it is asked for. A group that
+        the launcher has made (Ray Train) is taken as it is."""
+        if dist.is_initialized() or (self.size == 1 and not alone_too):
+            yield
+            return
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        transport = "nccl" if device.type == "cuda" else "gloo"
+        store = dist.HashStore() if self.size == 1 else None
+        dist.init_process_group(transport, store=store, rank=self.rank, world_size=self.size)
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Element-wise sums over all processes."""

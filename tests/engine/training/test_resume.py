@@ -99,11 +99,17 @@ SCRIPT = Path(__file__).with_name("tiny_job.py")
 
 
 def start(output: Path, steps: int, options: dict[str, object], **kwargs: object) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(output), str(steps), json.dumps(options)]
+    arguments = json.dumps({"output": str(output), "steps": steps, **options})
     root = SCRIPT.parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+        [sys.executable, str(SCRIPT), arguments],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
     )
 
 

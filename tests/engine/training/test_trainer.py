@@ -22,7 +22,7 @@ from engine.training.families import FAMILIES
 from engine.training.metrics import TrainProgress
 from engine.training.network import recipe_spec
 from engine.training.presets import RECIPES, ExpertShape
-from engine.training.trainer import Trainer, TrainSettings
+from engine.training.trainer import TrainSettings, train
 from engine.training.validation import NextTokenDecoder
 
 pytestmark = pytest.mark.slow
@@ -43,8 +43,8 @@ EXPERTS = {"tiny-llada-moe": {"experts": ExpertShape(number=4, per_token=2, widt
 def run(preset: str, output: Path, *, steps: int, initial: Path | None = None) -> list[TrainProgress]:
     reports: list[TrainProgress] = []
     config = BaseConfig(preset=preset, steps=steps, initial=initial, validation_prompts=1)
-    job = base_job(config, replace(RECIPES[preset], initial=None, **SMALL, **EXPERTS.get(preset, {})))
-    Trainer(job, TrainSettings(output=output, compile=False, bfloat16=False, report_every_s=0.0), reports.append).run()
+from engine.training.presets import RECIPES, ExpertShape
+from engine.training.trainer import TrainSettings, train
     return reports
 
 

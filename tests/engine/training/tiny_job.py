@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from engine.models.registry import model_family
 from engine.models.spec import DiffusionLM, ModelSpec
 from engine.training.data import EncodedSample
 from engine.training.families import FAMILIES
-from engine.training.initialise import initialise
 from engine.training.job import (
     BadRows,
     Budget,
@@ -93,7 +93,9 @@ def tiny_job(
     validate: Callable[[], Mapping[str, float]] | None = None,
 ) -> Job:
     model: DiffusionLM = model_family(spec.architecture).model_class()(spec)
-    initialise(model, FAMILIES["sdar"], torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.1, generator)
     return Job(
         name="tiny",
         model=model,
@@ -137,6 +139,11 @@ def _print_step(progress: TrainProgress) -> None:
     sys.stdout.flush()
 
 
-if __name__ == "__main__":  # OUTPUT STEPS OPTIONS(JSON): a training in a process of its own
-    options = json.loads(sys.argv[3])
-    run(tiny_job(int(sys.argv[2])), Path(sys.argv[1]), _print_step, **options)
+def main() -> None:
+    """A training in a process of its own, as its one argument says in JSON: "output", "steps", other settings."""
+    options = json.loads(sys.argv[1])
+    run(tiny_job(options.pop("steps")), Path(options.pop("output")), _print_step, **options)
+
+
+if __name__ == "__main__":
+    main()
