@@ -43,8 +43,9 @@ EXPERTS = {"tiny-llada-moe": {"experts": ExpertShape(number=4, per_token=2, widt
 def run(preset: str, output: Path, *, steps: int, initial: Path | None = None) -> list[TrainProgress]:
     reports: list[TrainProgress] = []
     config = BaseConfig(preset=preset, steps=steps, initial=initial, validation_prompts=1)
-from engine.training.presets import RECIPES, ExpertShape
-from engine.training.trainer import TrainSettings, train
+    job = base_job(config, replace(RECIPES[preset], initial=None, **SMALL, **EXPERTS.get(preset, {})))
+    settings = TrainSettings(output=output, compile=False, bfloat16=False, report_every_s=0.0)
+    train(job, settings, reports.append)
     return reports
 
 
