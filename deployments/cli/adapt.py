@@ -64,6 +64,10 @@ def adapt(
     matrix_rate: Annotated[
         float | None, typer.Option(help="Peak rate of Muon (matrices of the layers).", show_default="0.02")
     ] = None,
+    router_aux: Annotated[
+        float | None,
+        typer.Option(help="Weight of the loss that balances experts.", show_default="the config's, else 0.001", min=0),
+    ] = None,
     freeze_router: Annotated[
         bool, typer.Option("--freeze-router", help="Leave the choice of experts as it is.")
     ] = False,
@@ -94,6 +98,7 @@ def adapt(
         optimizer=optimizer,  # type: ignore[arg-type] # checked there
         rate=learning_rate,
         matrix_rate=matrix_rate,
+        router_aux=router_aux,
         freeze_router=freeze_router,
     )
     if convert_only:

@@ -13,6 +13,8 @@ from engine.errors import CheckpointError, ConfigError
 from engine.evaluation.tasks.table import DATA_VERSION
 from engine.fast_tokenizer import FastTokenizer
 from engine.layers.moe import Router
+from engine.models.checkpoint import CONFIG_FILE
+from engine.models.json_fields import JsonFields
 from engine.tokenizer import load_tokenizer
 from engine.training.adapt_config import AdaptConfig, stages
 from engine.training.base import TaskSamples
@@ -30,6 +32,7 @@ from engine.training.tokenizer import SPECIAL_TOKENS
 from engine.training.validation import ReferenceDecoder, validate
 
 SEQUENCE_LENGTH = 2048
+ROUTER_AUX = 0.001
 TINY_TOKENS_PER_STEP = 4608
 TINY = Optimisation(kind="muon", rate=0.004, matrix_rate=0.02, embedding_boost=2.5, gradient_clip=None)
 """The rates of the embedded family, which is trained from nothing with them."""
@@ -90,8 +93,12 @@ def adapt_job(config: AdaptConfig) -> Adaptation:
     """The job of an adaptation. CheckpointError or ConfigError for what cannot be adapted."""
     converted = convert(config.source, config.block_length)
     material = _data(config, converted) if config.data else _tasks(config, converted)
-    if config.freeze_router:
-        _freeze_routers(config, converted)
+    routers = [module for module in converted.model.modules() if isinstance(module, Router)]
+    if not routers and (config.router_aux or config.freeze_router):
+        name = "router_aux" if config.router_aux else "freeze_router"
+        raise ConfigError(f"{name}: {config.source} has no experts to route to", name)
+    for router in routers:
+        router.requires_grad_(not config.freeze_router)
     job = Job(
         name="adapt",
         model=converted.model,
@@ -105,6 +112,7 @@ def adapt_job(config: AdaptConfig) -> Adaptation:
         row_lengths=material.row_lengths,
         budget=config.budget,
         packed=material.packed,
+        router_balance=_router_balance(config, converted),
         validate=material.validate,
         record=_record(config, converted, material),
     )
@@ -217,12 +225,13 @@ def _optimisation(config: AdaptConfig, default: Optimisation) -> Optimisation:
     )
 
 
-def _freeze_routers(config: AdaptConfig, converted: Converted) -> None:
-    routers = [module for module in converted.model.modules() if isinstance(module, Router)]
-    if not routers:
-        raise ConfigError(f"freeze_router: {config.source} has no experts to route to", "freeze_router")
-    for router in routers:
-        router.requires_grad_(False)
+def _router_balance(config: AdaptConfig, converted: Converted) -> float:
+    """As asked for, else the checkpoint's own weight of that loss, else Qwen3-MoE's; 0 where no router is trained."""
+    if converted.model.spec.moe is None or config.freeze_router:
+        return 0.0
+    if config.router_aux is not None:
+        return config.router_aux
+    return JsonFields(CONFIG_FILE, converted.files.config).positive("router_aux_loss_coef", ROUTER_AUX)
 
 
 def _record(config: AdaptConfig, converted: Converted, material: Material) -> dict[str, JsonValue]:
@@ -234,6 +243,7 @@ def _record(config: AdaptConfig, converted: Converted, material: Material) -> di
             {"until": stage.until, "mixture": {repr(share.objective): share.weight for share in stage.mixture}}
             for stage in material.curriculum.stages
         ],
+        "router_balance": _router_balance(config, converted),
         "optimisation": repr(_optimisation(config, material.optimisation)),
         "notes": list(converted.notes),
         **material.record,

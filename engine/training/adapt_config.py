@@ -30,7 +30,7 @@ class AdaptConfig:
     ``phases`` follow each other, each for its part of ``phase_shares`` (equal ones where there are none).
     ``curriculum`` are the block lengths on the way, the target last. ``ar_share`` of the rows are autoregressive,
     blocks of 1. ``data`` and ``validation`` are JSONL files; without data the built-in tasks serve. ``sequence_length``
-    counts tokens of text; a row has each twice, noised and clean.
+    counts tokens of text; a row has each twice, noised and clean. ``router_aux`` weighs the loss that balances experts.
     """
 
     source: Path
@@ -50,6 +50,7 @@ class AdaptConfig:
     optimizer: Literal["adamw", "muon"] | None = None
     rate: float | None = None
     matrix_rate: float | None = None
+    router_aux: float | None = None
     freeze_router: bool = False
     validation_prompts: int = 24
 
@@ -78,6 +79,8 @@ class AdaptConfig:
             raise ConfigError(message, "objective")
         if self.optimizer not in (None, "adamw", "muon"):
             raise ConfigError(f"optimizer must be adamw or muon, got {self.optimizer!r}", "optimizer")
+        if self.router_aux and self.freeze_router:
+            raise ConfigError("router_aux has no effect on a frozen router; choose one", "router_aux")
 
     @property
     def lengths(self) -> tuple[int, ...]:

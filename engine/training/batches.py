@@ -47,6 +47,13 @@ class Batch:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
 
+    @property
+    def routed_T(self) -> Tensor:
+        """The tokens among which experts are balanced: the noised ones of rows that have any (they are what the network
+        decodes), all real ones of other rows."""
+        real_RN = self.blocks_RN != PADDING_BLOCK
+        return torch.where(self.noised_RN.any(1, keepdim=True), self.noised_RN & real_RN, real_RN).flatten()
+
 
 def collate(rows: Sequence[Row], length: int, padding_id: int) -> Batch:
     """Pad every row to ``length`` tokens."""

@@ -95,4 +95,4 @@ def batch_loss(
         hidden_TD = compute_hidden(model, batch.tokens_RN, batch.positions_RN, mask_of(batch))
         logits_MV = model.compute_logits(hidden_TD[batch.indices_M])
     loss = weighted_cross_entropy(logits_MV, batch.targets_M, batch.weights_M, batch.normaliser)
-    return loss if router_loss is None else loss + router_loss.take(batch.real_T)
+    return loss if router_loss is None else loss + router_loss.take(batch.routed_T)

@@ -102,9 +102,17 @@ def test_routers_can_be_frozen(experts: Path, rows: Path) -> None:
     }
 
 
-def test_a_dense_network_has_no_router(dense: Path, rows: Path) -> None:
+def test_experts_are_balanced_as_the_checkpoint_says_or_as_asked(experts: Path, rows: Path) -> None:
+    assert job(experts, data=(rows,)).router_balance == 0.01
+    assert job(experts, data=(rows,), router_aux=0.0).router_balance == 0.0
+    assert job(experts, data=(rows,), freeze_router=True).router_balance == 0.0
+
+
+@pytest.mark.parametrize("option", [{"router_aux": 0.1}, {"freeze_router": True}])
+def test_a_dense_network_has_no_router(dense: Path, rows: Path, option: dict[str, Any]) -> None:
+    assert job(dense, data=(rows,)).router_balance == 0.0
     with pytest.raises(ConfigError, match="no experts"):
-        job(dense, data=(rows,), freeze_router=True)
+        job(dense, data=(rows,), **option)
 
 
 def test_conversion_alone_needs_no_data(dense: Path, tmp_path: Path) -> None:

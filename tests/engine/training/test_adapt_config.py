@@ -60,6 +60,7 @@ def test_warm_up_is_a_small_part_of_the_steps() -> None:
         ({"objective": "canvas"}, "objective must be"),
         ({"objective": "blocks", "phases": ("cpt",)}, "needs the objective sdar"),
         ({"optimizer": "sgd"}, "adamw or muon"),
+        ({"router_aux": 0.1, "freeze_router": True}, "frozen"),
         ({"block_length": 16, "sequence_length": 24}, "multiple of all block lengths"),
     ],
 )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.training.batches import Batch, Batcher, first_fit
+from engine.training.batches import Batch, Batcher, collate, first_fit
 from engine.training.block_diffusion import BlockDiffusion
 from engine.training.data import EncodedSample
-from engine.training.noise import Blocks, Objective, Row
+from engine.training.noise import Blocks, NextToken, Objective, Row
 
 MASK, END, LENGTH, TOKENS = 1, 0, 64, 128
+SAMPLE = EncodedSample([2, 3], [4, 5, END])
 
 
 def row(answer_len: int, seed: int, objective: Objective) -> Row:
@@ -83,3 +85,12 @@ def test_a_row_that_is_too_long_is_dropped_and_counted() -> None:
         batcher = Batcher(TOKENS, END, (LENGTH,), packed=packed)
         assert batches([row(40, 0, BlockDiffusion(4))], batcher) == []
         assert batcher.num_dropped == 1
+
+
+def test_experts_are_balanced_on_what_is_noised() -> None:
+    noised, plain = row(5, 0, BlockDiffusion(4)), NextToken().row(SAMPLE, MASK, END, np.random.default_rng(0))
+    batch = collate([noised, plain], LENGTH, END)
+    routed = batch.routed_T.view(2, LENGTH)
+    assert torch.equal(routed[0], batch.noised_RN[0])
+    assert routed[0].sum() == len(noised) / 2
+    assert routed[1].tolist() == [True] * len(plain) + [False] * (LENGTH - len(plain))
