@@ -36,15 +36,16 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """When a closed loop has seen enough: so many answers, or so many seconds, whichever comes first (None: never)."""
+    """When a closed loop has seen enough: so many answers, or so many seconds and an answer for each client, whichever
+    comes first (None: never)."""
 
     requests: int | None = None
     seconds: float | None = None
 
-    def reached(self, requests: int, seconds: float) -> bool:
-        return (self.requests is not None and requests >= self.requests) or (
-            self.seconds is not None and seconds >= self.seconds
-        )
+    def reached(self, requests: int, seconds: float, clients: int) -> bool:
+        if self.requests is not None and requests >= self.requests:
+            return True
+        return self.seconds is not None and seconds >= self.seconds and requests >= clients
 
 
 async def closed_loop(
@@ -80,7 +81,7 @@ async def closed_loop(
                     start_s = time.perf_counter()
                 continue
             counted.append(record)
-            if limit.reached(len(counted), record.ended_s - start_s):
+            if limit.reached(len(counted), record.ended_s - start_s, clients):
                 end_s = record.ended_s
                 mark()
 

@@ -63,8 +63,10 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arrivals", choices=ARRIVALS, default="poisson", help=f"of an open loop; burst: {BURST} at once"
     )
-    parser.add_argument("--duration", type=_above_zero(float), default=DEFAULT_DURATION_S, help="seconds of a point")
-    parser.add_argument("--requests", type=_above_zero(int), help="answers that end a closed loop earlier")
+    parser.add_argument("--duration", type=_above_zero(float), help="seconds of a point (default: 20)")
+    parser.add_argument(
+        "--requests", type=_above_zero(int), help="answers of a closed loop, instead of or within --duration"
+    )
     parser.add_argument("--warmup", type=_at_least_zero, help="answers before the clock starts")
     parser.add_argument("--seed", type=int, default=0, help="of requests and arrivals")
 
@@ -162,10 +164,12 @@ def load_options(arguments: argparse.Namespace, model: str) -> LoadOptions:
         strategies=[parse_strategy_text(text) for text in arguments.strategy or ["{}"]],
         priorities=arguments.priority,
     )
+    duration_s = arguments.duration or DEFAULT_DURATION_S
+    seconds = None if arguments.requests and not arguments.duration else duration_s
     return LoadOptions(
         mix=mix,
-        limit=Limit(arguments.requests, arguments.duration),
-        duration_s=arguments.duration,
+        limit=Limit(arguments.requests, seconds),
+        duration_s=duration_s,
         arrivals=arguments.arrivals,
         warmup=arguments.warmup,
         slo_ms=arguments.slo_ms,

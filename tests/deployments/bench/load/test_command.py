@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployments.bench.__main__ import main
+from deployments.bench.load.generator import Limit
 from deployments.bench.load.measure import Point
 from deployments.bench.load.options import add_arguments, check, load_options, points_of, service_options
 from deployments.bench.load.requests import Lengths
@@ -57,7 +58,9 @@ def test_options_of_requests() -> None:
     assert mix.strategies == [{"preset": "fast"}, {"threshold": 0.5}]
     assert mix.priorities == [0, 3]
     assert (mix.base.stream, mix.base.ignore_eos) == (False, False)
-    assert (options.limit.requests, options.limit.seconds) == (5, 20.0)
+    assert options.limit == Limit(5, None)
+    assert load_options(parsed(), "m").limit == Limit(None, 20.0)
+    assert load_options(parsed("--requests", "5", "--duration", "3"), "m").limit == Limit(5, 3.0)
 
 
 @pytest.mark.parametrize(

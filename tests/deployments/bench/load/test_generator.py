@@ -67,6 +67,23 @@ async def test_a_closed_loop_ends_after_its_time() -> None:
     assert 2 <= len(window.records) <= 6
 
 
+@pytest.mark.parametrize(
+    ("limit", "requests", "seconds", "reached"),
+    [
+        (Limit(5, None), 5, 0.0, True),
+        (Limit(5, None), 4, 99.0, False),
+        (Limit(None, 2.0), 9, 1.9, False),
+        (Limit(None, 2.0), 2, 9.0, False),
+        (Limit(None, 2.0), 3, 2.0, True),
+        (Limit(), 999, 999.0, False),
+    ],
+)
+def test_time_ends_a_loop_when_every_client_can_have_an_answer(
+    limit: Limit, requests: int, seconds: float, reached: bool
+) -> None:
+    assert limit.reached(requests, seconds, clients=3) is reached
+
+
 async def test_refused_clients_do_not_ask_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "REFUSED_PAUSE_S", 0.02)
     client = FakeClient(0.0, error="429 overloaded")
