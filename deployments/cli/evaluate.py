@@ -13,6 +13,7 @@ import typer
 
 from deployments.cli import eval_autoregressive, eval_options, options
 from deployments.cli.questions import Questions
+from deployments.config import resolve_checkpoint
 from engine.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def evaluate(
     ask = partial(
         questions.configure, verifier=verifier, mode=mode, shots=shots, shots_data=shots_data, num_samples=samples
     )
-    if is_autoregressive(folder := options.resolve_checkpoint(model)):
+    if is_autoregressive(folder := resolve_checkpoint(model)):
         eval_autoregressive.check_greedy([label for label in named if named[label]], temperature, samples)
         entries = eval_autoregressive.run(folder, device, limit, ask)
     else:

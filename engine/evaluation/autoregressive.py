@@ -22,6 +22,7 @@ from engine.evaluation.report import EvalReport
 from engine.evaluation.tasks.sample import Sample
 from engine.models.registry import FAMILIES
 from engine.outputs import RequestOutput, Usage
+from engine.text_stream import TextIncrement, TextStream
 from engine.tokenizer import load_tokenizer
 
 LABEL = "autoregressive"
@@ -44,12 +45,12 @@ class AutoregressiveModel:
 
     def __init__(self, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         try:
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, local_files_only=True
             )
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder} cannot be loaded by transformers: {error}", str(folder)) from error
-        self._model = self._model.to(device).eval()
+        self._model: Any = loaded.eval().to(torch.device(device))
         self._stops = self._stop_ids()
         self.tokenizer = load_tokenizer(folder, self._stops)
 
@@ -60,15 +61,16 @@ class AutoregressiveModel:
         config: EvalConfig | None = None,
         on_progress: OnProgress | None = None,
     ) -> EvalReport:
-        """Complete every prompt once and mark the answers; an answer's ``forwards`` are its tokens and the one that
-        ended it."""
+        """Complete every prompt once and mark the answers; an answer's ``forwards`` are its tokens and those that
+        ended it. Completions end at the format's stop strings as the engine's do."""
         config = config or EvalConfig()
         mode = chosen_mode(config.mode, self.tokenizer)
+        stop = config.format.stop if mode == "completion" else ()
         prompts = [prompt_ids(self.tokenizer, config.format, sample, config.shots, mode) for sample in samples]
         started = time.monotonic()
         outputs: list[RequestOutput] = []
         for first in range(0, len(prompts), BATCH):
-            outputs += self._complete(prompts[first : first + BATCH], max_tokens)
+            outputs += self._complete(prompts[first : first + BATCH], max_tokens, stop)
             if on_progress is not None:
                 on_progress(EvalProgress(len(outputs), len(samples)))
         seconds = time.monotonic() - started
@@ -76,7 +78,7 @@ class AutoregressiveModel:
         return report(samples, outputs, {"decoder": LABEL}, seconds, verdicts)
 
     @torch.inference_mode()
-    def _complete(self, prompts: Sequence[list[int]], max_tokens: int) -> list[RequestOutput]:
+    def _complete(self, prompts: Sequence[list[int]], max_tokens: int, stop: Sequence[str]) -> list[RequestOutput]:
         stops = self._stops
         longest = max(map(len, prompts))
         padded = torch.tensor([[stops[0]] * (longest - len(prompt)) + prompt for prompt in prompts])
@@ -90,19 +92,26 @@ class AutoregressiveModel:
             eos_token_id=stops,
         )
         rows = generated[:, longest:].tolist()
-        return [self._output(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
+        return [self._output(prompt, row, stop) for prompt, row in zip(prompts, rows, strict=True)]
 
-    def _output(self, prompt: list[int], generated: list[int]) -> RequestOutput:
+    def _output(self, prompt: list[int], generated: list[int], stop: Sequence[str]) -> RequestOutput:
         end = next((place for place, token in enumerate(generated) if token in self._stops), None)
         token_ids = generated if end is None else generated[:end]
         forwards = len(generated) if end is None else end + 1
+        stream = TextStream(self.tokenizer.detokenizer(), stop)
+        shown: list[TextIncrement] = []
+        for place, token in enumerate(token_ids, 1):
+            shown.append(stream.add([token], last=place == len(token_ids)))
+            if shown[-1].stop is not None:
+                end, forwards = place, place
+                break
         return RequestOutput(
             request_id=LABEL,
-            text=self.tokenizer.decode(token_ids),
-            token_ids=tuple(token_ids),
+            text="".join(increment.text for increment in shown),
+            token_ids=tuple(token for increment in shown for token in increment.token_ids),
             usage=Usage(
                 prompt_tokens=len(prompt),
-                completion_tokens=len(token_ids),
+                completion_tokens=stream.num_tokens,
                 forwards=forwards,
                 denoising_steps=forwards,
                 positions_computed=len(prompt) + forwards - 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 import engine
 from engine.errors import CheckpointError
 from engine.evaluation.autoregressive import AutoregressiveModel, is_autoregressive
+from engine.evaluation.evaluate import EvalConfig
+from engine.evaluation.formats.plain import Plain
 from engine.evaluation.tasks.sample import Sample
 from engine.training.tokenizer import save_tokenizer
 
@@ -62,6 +65,21 @@ def test_forwards_are_tokens_and_positions_the_prompt_and_all_tokens_but_the_las
     answer = model.evaluate(SAMPLES[:1], max_tokens=7).answers[0]
     assert (answer.tokens, answer.forwards) in ((7, 7), (answer.tokens, answer.tokens + 1))
     assert answer.positions == len(prompt) + answer.forwards - 1
+
+
+def test_completions_end_before_the_formats_stops(folder: Path) -> None:
+    model = AutoregressiveModel(folder)
+    config = EvalConfig(mode="completion")
+    whole = model.evaluate(SAMPLES[:1], max_tokens=12, config=config).answers[0]
+    place = len(whole.text) // 2
+
+    class Stopping(Plain):
+        stop = (whole.text[place:],)
+
+    cut = model.evaluate(SAMPLES[:1], max_tokens=12, config=replace(config, format=Stopping())).answers[0]
+    assert cut.text == whole.text[:place]
+    assert 0 < cut.tokens < whole.tokens
+    assert cut.forwards <= whole.forwards
 
 
 def test_a_folder_without_weights_is_named(folder: Path, tmp_path: Path) -> None:
