@@ -108,6 +108,8 @@ class SequenceRun:
         self.num_chars += len(output.text)
         self._current = output.usage
         self.finished = output.finished
+        if self.attempt == 0:
+            return increment
         return replace(increment, output=replace(output, usage=self._total(output.usage)))
 
     def _total(self, usage: Usage) -> Usage:

@@ -31,7 +31,13 @@ async def until(stream: AsyncGenerator[T], timeout_s: float | None) -> AsyncGene
 
 
 async def merge(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[int, T]]:
-    """Items of all streams as they come, each with its stream's index; the first error ends all."""
+    """Items of all streams as they come, each with its stream's index; the first error ends all. A single stream needs
+    no tasks: most requests are one."""
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as only:
+            async for item in only:
+                yield 0, item
+        return
     waiting = {asyncio.ensure_future(_next(stream)): index for index, stream in enumerate(streams)}
     try:
         while waiting:
