@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from deployments.cli.training_options import TrainingOptions, run_training, training_command
+from deployments.config import resolve_checkpoint
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ T = TypeVar("T")
 @training_command
 def adapt(
     source: Annotated[
-        Path, typer.Option("--from", help="Folder of a Qwen3, Qwen3-MoE or SDAR checkpoint.", show_default=False)
+        str, typer.Option("--from", help="Folder of a Qwen3, Qwen3-MoE or SDAR checkpoint, or lacuna-tiny-ar.")
     ],
     options: TrainingOptions,
     block_length: Annotated[int, typer.Option(help="Positions that are denoised together.", min=1)] = 4,
@@ -81,7 +82,7 @@ def adapt(
     from engine.training.adapt_config import AdaptConfig
 
     config = AdaptConfig(
-        source=source,
+        source=resolve_checkpoint(source),
         block_length=block_length,
         objective=objective,  # type: ignore[arg-type] # checked there
         phases=_list(stage, str, "stage"),  # type: ignore[arg-type] # checked there

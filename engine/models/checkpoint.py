@@ -48,14 +48,17 @@ def open_checkpoint(path: str | Path, config: EngineConfig | None = None) -> Che
     return read_as(JsonFields.read(folder / CONFIG_FILE), folder, config)
 
 
-def read_as(config_file: JsonFields, folder: Path, config: EngineConfig | None = None) -> Checkpoint:
-    """Resolve a folder as if its ``config.json`` were ``config_file``."""
+def read_as(
+    config_file: JsonFields, folder: Path, config: EngineConfig | None = None, weights: WeightFiles | None = None
+) -> Checkpoint:
+    """Resolve a folder as if its ``config.json`` were ``config_file`` and its weights ``weights`` (None: those that it
+    holds)."""
     architecture = read_architecture(config_file)
     family = model_family(architecture)
     config_file.require("quantization_config")
     shape = family.read_config(config_file)
     _check_shape(shape)
-    weights = read_weight_files(folder)
+    weights = read_weight_files(folder) if weights is None else weights
     files = CheckpointFiles(
         folder=folder,
         options=config or EngineConfig(),

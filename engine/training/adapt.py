@@ -91,7 +91,7 @@ class PhasedSamples(SampleStream):
 
 def adapt_job(config: AdaptConfig) -> Adaptation:
     """The job of an adaptation. CheckpointError or ConfigError for what cannot be adapted."""
-    converted = convert(config.source, config.block_length)
+    converted = convert(config.source, config.block_length, shapes_only=config.shapes_only)
     material = _data(config, converted) if config.data else _tasks(config, converted)
     routers = [module for module in converted.model.modules() if isinstance(module, Router)]
     if not routers and (config.router_aux or config.freeze_router):

@@ -31,6 +31,7 @@ class AdaptConfig:
     ``curriculum`` are the block lengths on the way, the target last. ``ar_share`` of the rows are autoregressive,
     blocks of 1. ``data`` and ``validation`` are JSONL files; without data the built-in tasks serve. ``sequence_length``
     counts tokens of text; a row has each twice, noised and clean. ``router_aux`` weighs the loss that balances experts.
+    ``shapes_only`` leaves the weights where they are: for a plan of the training.
     """
 
     source: Path
@@ -53,6 +54,7 @@ class AdaptConfig:
     router_aux: float | None = None
     freeze_router: bool = False
     validation_prompts: int = 24
+    shapes_only: bool = False
 
     def __post_init__(self) -> None:
         self._check_choices()

@@ -15,11 +15,12 @@ import torch
 from engine.errors import UnsupportedModelError
 from engine.models.checkpoint import CONFIG_FILE, checkpoint_folder, read_as
 from engine.models.json_fields import JsonFields
-from engine.models.loader import load_model
+from engine.models.loader import build_model, load_model
 from engine.models.spec import ModelSpec
 from engine.models.special_tokens import SpecialTokens, read_special_tokens
 from engine.models.transformer import Transformer
 from engine.models.transformer_config import rope_parameters
+from engine.models.weight_files import SINGLE_FILE, StoredTensor, WeightFiles
 from engine.training.job import CheckpointFiles
 from engine.training.mask_token import MaskToken, add_mask_row, choose_mask_token, tokenizer_writer, vocabulary_with
 
@@ -31,6 +32,7 @@ class Target(NamedTuple):
     model_type: str
 
 
+HEAD = "lm_head.weight"
 SDAR = Target("SDARForCausalLM", "sdar")
 SDAR_MOE = Target("SDARMoeForCausalLM", "sdar_moe")
 TARGETS = {
@@ -53,8 +55,11 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def convert(path: str | Path, block_length: int) -> Converted:
-    """Open a Qwen3, Qwen3-MoE or SDAR folder. CheckpointError names the file and field that stand in the way."""
+def convert(path: str | Path, block_length: int, *, shapes_only: bool = False) -> Converted:
+    """Open a Qwen3, Qwen3-MoE or SDAR folder. CheckpointError names the file and field that stand in the way.
+
+    With ``shapes_only`` the network is on the meta device, and the folder need not hold any weights.
+    """
     folder = checkpoint_folder(path)
     source = JsonFields.read(folder / CONFIG_FILE)
     target = _target(source)
@@ -69,10 +74,11 @@ def convert(path: str | Path, block_length: int) -> Converted:
         "mask_token_id": mask.id,
         "vocab_size": vocabulary_with(mask, stored_size),
     }
-    checkpoint = read_as(JsonFields(CONFIG_FILE, config), folder)
+    weights = _published_weights(folder, source) if shapes_only else None
+    checkpoint = read_as(JsonFields(CONFIG_FILE, config), folder, weights=weights)
     config |= _spelled_out(source, checkpoint.spec)
     return Converted(
-        model=_load(folder, checkpoint.spec, stored_size, mask, tokens),
+        model=_shapes(checkpoint.spec) if shapes_only else _load(folder, checkpoint.spec, stored_size, mask, tokens),
         files=CheckpointFiles(
             config=config,
             generation_config=dict(JsonFields.read_optional(folder / "generation_config.json").items()),
@@ -103,6 +109,19 @@ def _spelled_out(config: JsonFields, spec: ModelSpec) -> dict[str, object]:
     if spec.moe is not None:
         spelled["num_experts"] = spec.moe.num_experts
     return spelled | {"tie_word_embeddings": spec.tie_word_embeddings}
+
+
+def _published_weights(folder: Path, config: JsonFields) -> WeightFiles:
+    """What tells a tied head from one of its own, as bfloat16: the head, where the config does not tie it."""
+    head = StoredTensor(SINGLE_FILE, "BF16", (config.integer("vocab_size"), config.integer("hidden_size")))
+    tied = config.optional_flag("tie_word_embeddings")
+    return WeightFiles(folder, {} if tied else {HEAD: head})
+
+
+def _shapes(spec: ModelSpec) -> Transformer:
+    model = build_model(spec)
+    assert isinstance(model, Transformer), "SDAR's networks are transformers of the shared kind"
+    return model.train()
 
 
 def _load(folder: Path, spec: ModelSpec, stored_size: int, mask: MaskToken, tokens: SpecialTokens) -> Transformer:

@@ -123,3 +123,14 @@ def test_a_folder_without_tokenizer_is_refused(folders: dict[str, Path], tmp_pat
     (tmp_path / "config.json").write_bytes((folders["dense"] / "config.json").read_bytes())
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
         convert(tmp_path, 4)
+
+
+@pytest.mark.parametrize("name", ["dense", "tied", "moe"])
+def test_shapes_need_no_weights(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        (tmp_path / file).write_bytes((folders[name] / file).read_bytes())
+    whole, shapes = convert(folders[name], 4), convert(tmp_path, 4, shapes_only=True)
+    assert shapes.model.spec == whole.model.spec
+    expected = {each: parameter.shape for each, parameter in whole.model.named_parameters()}
+    assert {each: parameter.shape for each, parameter in shapes.model.named_parameters()} == expected
+    assert all(parameter.is_meta and parameter.requires_grad for parameter in shapes.model.parameters())
