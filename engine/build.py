@@ -7,15 +7,24 @@ from pathlib import Path
 
 import torch
 
+from engine.attention.ways import attention_way
 from engine.cache import CACHE_POLICIES
 from engine.cache.block_manager import BlockManager
 from engine.cache.kv_cache import KVCache
-from engine.config import EngineConfig, resolve_device, resolve_dtype, resolve_max_model_len
+from engine.config import (
+    EngineConfig,
+    resolve_cuda_graphs,
+    resolve_device,
+    resolve_dtype,
+    resolve_max_model_len,
+    resolve_steps_per_look,
+)
 from engine.core import EngineCore
 from engine.decoding import DECODERS
 from engine.decoding.decoder import Decoder
 from engine.errors import ConfigError
 from engine.executor import Executor, LocalExecutor
+from engine.graphs import CudaGraphs, GraphBackend
 from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, IterationManager
 from engine.model_runner import ModelRunner
 from engine.models.checkpoint import Checkpoint, open_checkpoint
@@ -28,6 +37,8 @@ from engine.rank_check import RankCheck
 from engine.registry import Registry
 from engine.scheduler import Scheduler, SchedulingRules
 from engine.slots import SlotTable
+from engine.step_graphs import StepShape
+from engine.strategy import DEFAULTS
 from engine.telemetry import EngineTelemetry
 
 
@@ -103,10 +114,12 @@ def assemble_core(
     executor: Callable[[ModelRunner], Executor] = LocalExecutor,
     ranks: Ranks = ALONE,
     telemetry: EngineTelemetry | None = None,
+    graphs: GraphBackend | None = None,
 ) -> EngineCore:
-    """Wire up the leading rank around a network that has its weights; K/V get its dtype and device."""
+    """Wire up the leading rank around a network that has its weights; K/V get its dtype and device. ``graphs`` records
+    steps instead of what the settings ask for."""
     spec = model.spec
-    runner, blocks = _make_runner(model, config, max_model_len, decoders, ranks)
+    runner, blocks = _make_runner(model, config, max_model_len, decoders, ranks, graphs)
     policies = {
         name: policy(spec.attention, fused=config.fused, lead=spec.logit_shift if config.fused else 0)
         for name in CACHE_POLICIES
@@ -123,6 +136,7 @@ def assemble_core(
             fused=config.fused,
             logit_shift=spec.logit_shift,
             eos_token_id=min(spec.stop_token_ids, default=None),
+            steps_per_look=resolve_steps_per_look(config, next(model.parameters()).device),
         ),
         executor(runner),
         telemetry,
@@ -130,15 +144,32 @@ def assemble_core(
 
 
 def _make_runner(
-    model: DiffusionLM, config: EngineConfig, max_model_len: int, decoders: Registry[Decoder], ranks: Ranks
+    model: DiffusionLM,
+    config: EngineConfig,
+    max_model_len: int,
+    decoders: Registry[Decoder],
+    ranks: Ranks,
+    graphs: GraphBackend | None = None,
 ) -> tuple[ModelRunner, BlockManager]:
-    """The runner of a rank, and the manager of pages, which only the leading rank needs afterwards."""
-    weight = next(model.parameters())
-    slot_len = slot_length(model.spec, max_model_len)
+    """The runner of a rank, and the manager of pages, which only the leading rank needs afterwards. Steps that can be
+    recorded are recorded now, so that no request waits for it."""
+    weight, spec = next(model.parameters()), model.spec
+    slot_len = slot_length(spec, max_model_len)
     blocks = make_block_manager(config, weight.device, slot_len)
-    cache = _allocate_cache(model, blocks, weight.dtype, weight.device)
+    if graphs is None and resolve_cuda_graphs(config, weight.device) and ranks.layout.dispatch == "all_reduce":
+        graphs = CudaGraphs(weight.device)
+    cache = _allocate_cache(model, blocks, 0 if graphs is None else 1, weight.dtype, weight.device)
+    way = attention_way(config, weight.device, weight.dtype, spec.head_dim, blocks.page_size)
     check = RankCheck(ranks.world, config.check_ranks)
-    return ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders, check), blocks
+    runner = ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders, check, way, graphs)
+    runner.warm_up(usual_step(spec, fused=config.fused))
+    return runner, blocks
+
+
+def usual_step(spec: ModelSpec, *, fused: bool) -> StepShape:
+    """The step inside a block, of a request that leaves decoder, cache policy and block length to the model."""
+    lead = spec.logit_shift if fused and spec.attention == "bidirectional" else 0
+    return StepShape(1, lead + spec.block_length, spec.block_length, DEFAULTS[spec.attention][0])
 
 
 def forward_budget(config: EngineConfig, device: torch.device) -> ForwardBudget:
@@ -189,13 +220,15 @@ def make_block_manager(config: EngineConfig, device: torch.device, slot_len: int
     return BlockManager(config.max_num_seqs, num_pages, page_size, slot_len)
 
 
-def _allocate_cache(model: DiffusionLM, blocks: BlockManager, dtype: torch.dtype, device: torch.device) -> KVCache:
-    spec, num_kv_heads = model.spec, model.num_kv_heads
+def _allocate_cache(
+    model: DiffusionLM, blocks: BlockManager, spare_pages: int, dtype: torch.dtype, device: torch.device
+) -> KVCache:
+    spec, num_kv_heads, num_pages = model.spec, model.num_kv_heads, blocks.num_pages + spare_pages
     try:
-        return KVCache(spec.num_layers, blocks.num_pages, blocks.page_size, num_kv_heads, spec.head_dim, dtype, device)
+        return KVCache(spec.num_layers, num_pages, blocks.page_size, num_kv_heads, spec.head_dim, dtype, device)
     except RuntimeError as error:  # what torch raises when memory cannot be had, on any device
         position_bytes = 2 * spec.num_layers * num_kv_heads * spec.head_dim * dtype.itemsize
-        gib = position_bytes * blocks.num_pages * blocks.page_size / 2**30
+        gib = position_bytes * num_pages * blocks.page_size / 2**30
         raise ConfigError(
             f"{gib:.1f} GiB of K/V memory cannot be allocated on {device}; lower max_num_seqs, max_model_len or "
             "kv_cache_positions",

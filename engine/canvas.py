@@ -30,6 +30,10 @@ class Canvas:
         self.tokens[slot, : tokens.shape[0]] = tokens.to(self.tokens.device)
         self.given[slot] = self.tokens[slot] != self._mask_token_id
 
+    def fill(self, slot: int, token_id: int) -> None:
+        """Put one given token everywhere: a slot in which nothing is ever decided."""
+        self.tokens[slot], self.given[slot] = token_id, True
+
     def splice(self, slot: int, at: int, removed: int, tokens: Tensor) -> None:
         """Put ``tokens`` in the place of ``removed`` positions from ``at`` on; what stands behind moves, and masks come
         in at the end. Masks among them are free, other tokens count as given."""

@@ -98,13 +98,15 @@ class Columns:
     """Owns the columns of all slots. Columns appear when a request first needs them and stay.
 
     Columns that hold a vector for every place of a block are the large ones: they grow with the slots that have needed
-    them, all others exist for every slot at once.
+    them, all others exist for every slot at once. ``num_moves`` counts columns that have got new memory because they
+    grew: who keeps a column's address looks at it.
     """
 
     def __init__(self, num_slots: int, device: torch.device) -> None:
         self._num_slots = num_slots
         self._device = device
         self._tensors: dict[tuple[str, str], Tensor] = {}
+        self.num_moves = 0
         self._specs: dict[str, dict[str, ColumnSpec]] = {}
 
     def declare(self, prefix: str, specs: Mapping[str, ColumnSpec], block_length: int = 1) -> None:
@@ -178,6 +180,7 @@ class Columns:
         grown = torch.full(shape, spec.fill, dtype=spec.dtype, device=self._device)
         if old is not None:
             grown[tuple(slice(length) for length in old.shape)] = old
+            self.num_moves += 1
         self._tensors[prefix, name] = grown
 
 

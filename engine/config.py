@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEFAULT_MAX_MODEL_LEN = 4096
+MAX_STEPS_PER_LOOK = 16
 
 TokenId = Annotated[int, Ge(0)]
 
@@ -110,6 +111,28 @@ class EngineConfig:
     check_ranks: Annotated[
         int, Ge(0), Field(description="Compare the canvases of all ranks at each so many forwards; 0 never.")
     ] = 0
+    attention_backend: Annotated[
+        Literal["auto", "sdpa", "varlen", "flex"],
+        Field(
+            description="Attention kernel. auto: varlen (FlashAttention over pages) on CUDA in 16 bits, else sdpa. "
+            "flex: flex_attention, compiled at the first call."
+        ),
+    ] = "auto"
+    cuda_graphs: Annotated[
+        Literal["auto", "on", "off"],
+        Field(
+            description="Record denoising steps of a fixed shape as CUDA graphs at load and replay them. auto: on CUDA."
+        ),
+    ] = "auto"
+    steps_per_look: Annotated[
+        int | None,
+        Ge(1),
+        Le(MAX_STEPS_PER_LOOK),
+        Field(
+            description="Most denoising steps between two looks of the host, inside a block. Arrivals and aborts wait "
+            "as long; blocks that are complete before compute for nothing. None: 1 on a CPU, 2 on CUDA."
+        ),
+    ] = None
     fused: Annotated[
         bool, Field(description="Fuse prefill and commit with denoising; off: a forward for each, as references do.")
     ] = True
@@ -175,6 +198,22 @@ def resolve_dtype(config: EngineConfig, device: torch.device, stored: torch.dtyp
     if device.type == "cpu" and dtype != torch.float32 and not has_fast_bfloat16():
         logger.warning("%s on this CPU, which has neither AVX512-BF16 nor AMX, is slower than float32", config.dtype)
     return dtype
+
+
+def resolve_cuda_graphs(config: EngineConfig, device: torch.device) -> bool:
+    """Whether steps are recorded; ConfigError when that is asked for where it cannot be."""
+    if config.cuda_graphs == "on" and device.type != "cuda":
+        raise ConfigError(
+            f"cuda_graphs 'on' needs a CUDA device, not {device.type}; use 'auto' or 'off'", "cuda_graphs"
+        )
+    return config.cuda_graphs != "off" and device.type == "cuda"
+
+
+def resolve_steps_per_look(config: EngineConfig, device: torch.device) -> int:
+    """Most denoising steps that are taken before the host looks."""
+    if config.steps_per_look is not None:
+        return config.steps_per_look
+    return 2 if device.type == "cuda" else 1
 
 
 def resolve_max_model_len(config: EngineConfig, max_position_embeddings: int) -> int:

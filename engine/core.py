@@ -41,7 +41,9 @@ class EngineStats:
     """A snapshot for operators. ``tokens`` counts completion tokens handed out, ``forwards`` passes of the network,
     ``positions`` the query positions fed to it. ``kv_positions`` are those of the running canvases, of
     ``num_pages * page_size`` that there is K/V memory for. Requests that wait are predicted to compute
-    ``waiting_positions``; ``preemptions`` counts how often a running one had to make room."""
+    ``waiting_positions``; ``preemptions`` counts how often a running one had to make room. ``graph_forwards`` were
+    replayed as CUDA graphs; ``idle_positions`` are those of ``positions`` that were computed for blocks which a step
+    between two looks of the host had completed."""
 
     num_running: int
     num_waiting: int
@@ -56,6 +58,8 @@ class EngineStats:
     tokens: int
     waiting_positions: int
     preemptions: int
+    graph_forwards: int = 0
+    idle_positions: int = 0
 
 
 class EngineCore:
@@ -82,6 +86,7 @@ class EngineCore:
         self._num_tokens = 0
         self._num_preemptions = 0
         self._clock = clock
+        self._num_graph_forwards = 0
 
     def step(self) -> list[SequenceUpdate]:
         """Give up, admit, plan, execute, advance, retire. Without anything to run it returns at once."""
@@ -151,6 +156,8 @@ class EngineCore:
             tokens=self._num_tokens,
             waiting_positions=self._scheduler.waiting_positions,
             preemptions=self._num_preemptions,
+            graph_forwards=self._num_graph_forwards,
+            idle_positions=self._iteration.num_idle_positions,
         )
 
     def readings(self) -> StepReadings:
@@ -212,14 +219,16 @@ class EngineCore:
         execute_s = self._clock() - planned_s
         self._spans.after()
         self._count(plan)
+        self._num_graph_forwards += plan.num_steps if result.replayed else 0
         return result, execute_s
 
     def _count(self, plan: IterationPlan) -> None:
         rows = plan.rows
         num_positions = int((rows.q_end_R - rows.q_start_R).sum())
-        self._num_forwards += 1
-        self._num_positions += num_positions
-        self._meter.forwarded(len(rows.slot_R), num_positions)
+        self._num_forwards += plan.num_steps
+        self._num_positions += num_positions * plan.num_steps
+        for _ in range(plan.num_steps):
+            self._meter.forwarded(len(rows.slot_R), num_positions)
 
     def _update(self, event: SlotEvent) -> SequenceUpdate:
         sequence = self._running[event.slot]

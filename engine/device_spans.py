@@ -5,13 +5,13 @@ Shape legend: T tokens of a forward, N decided blocks, B width of the widest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.cache.policy import BoolArray
+from engine.cache.policy import BoolArray, IntArray
 from engine.decoding.places import Places
 from engine.plan import DecodeSpans, IterationPlan
 from engine.transfer import pack_to_device
@@ -39,6 +39,17 @@ class DeviceSpans:
     places: Places
     finished_N: Tensor | None = None
 
+    def after(self, packed_NC: Tensor, width: int, mask_token_id: int) -> DeviceSpans:
+        """Where the blocks stand after a step with this result: those that are complete stay as they are."""
+        outside_NB = torch.arange(width, device=packed_NC.device) >= (self.end_N - self.start_N)[:, None]
+        filled_N = ((packed_NC[:, :width] != mask_token_id) | outside_NB).all(dim=1)
+        complete_N = filled_N & (packed_NC[:, -1] != 0)
+        finished_N = complete_N if self.finished_N is None else complete_N | self.finished_N
+        going_N = 1 if self.finished_N is None else (~self.finished_N).long()
+        return replace(
+            self, step_N=self.step_N + going_N, total_step_N=self.total_step_N + going_N, finished_N=finished_N
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
@@ -50,23 +61,26 @@ class DevicePlan:
 
 
 def upload(plan: IterationPlan, edits_N: BoolArray, device: torch.device) -> DevicePlan:
-    """The plan on the device, in one copy."""
+    """The plan on the device, in one copy. Where it takes several steps, which positions are open at the later ones
+    only the device knows: then all get a candidate."""
     decoded = plan.decoded
+    open_M = decoded.open_block_M, decoded.open_offset_M
+    block_M, offset_M = open_M if plan.num_steps == 1 else every_place(decoded)
     arrays = [
         *plan.rows.tokens(),
         *(getattr(decoded, f"{name}_N") for name in _NUMBERS),
         decoded.force_N | decoded.first_only_N,
         decoded.first_only_N,
         edits_N,
-        decoded.open_block_M,
-        decoded.open_offset_M,
+        block_M,
+        offset_M,
     ]
-    slot_T, position_T, *columns, block_M, offset_M = pack_to_device(arrays, device)
-    places = Places(block_M, offset_M, decoded.open_block_M)
+    slot_T, position_T, *columns, blocks, offsets = pack_to_device(arrays, device)
+    places = Places(blocks, offsets, block_M)
     return DevicePlan(slot_T, position_T, DeviceSpans(*columns, places))
 
 
-def every_place(decoded: DecodeSpans) -> tuple[np.ndarray, np.ndarray]:
+def every_place(decoded: DecodeSpans) -> tuple[IntArray, IntArray]:
     """Block and offset of all positions of the decided blocks, filled or not."""
     offset_B = np.arange(decoded.width)
     block_M, offset_M = np.nonzero(offset_B < (decoded.end_N - decoded.start_N)[:, None])

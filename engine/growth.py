@@ -55,6 +55,11 @@ class CanvasGrowth:
         self._splices = [splice for splice in self._splices if splice.slot not in self._with_twin(slot)]
         self._adaptive[slot] = False
 
+    def adaptive(self, slot_n: IntArray) -> BoolArray:
+        """Whose canvas may grow."""
+        adaptive_n: BoolArray = self._adaptive[slot_n]
+        return adaptive_n
+
     def take_splices(self) -> tuple[Splice, ...]:
         """The changes since the last plan, in order."""
         taken, self._splices = tuple(self._splices), []

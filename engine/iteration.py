@@ -32,6 +32,7 @@ from engine.plan import (
 )
 from engine.sequence import Sequence
 from engine.slots import SlotTable, SlotTraits
+from engine.steps_ahead import Planned, StepsAhead
 
 MAX_ALIGNED_BLOCK_LENGTH = 256
 """Longest block of a block-causal model: a canvas may exceed prompt + max_tokens by one position less."""
@@ -48,7 +49,8 @@ class SlotEvent:
 
 
 class IterationManager:
-    """Owns the progress of running sequences (``slots``). :meth:`plan` and :meth:`advance` alternate."""
+    """Owns the progress of running sequences (``slots``). :meth:`plan` and :meth:`advance` alternate. A plan may stand
+    for up to ``steps_per_look`` denoising steps; ``num_idle_positions`` were computed in them for complete blocks."""
 
     def __init__(
         self,
@@ -59,8 +61,11 @@ class IterationManager:
         fused: bool = True,
         logit_shift: int = 0,
         eos_token_id: int | None = None,
+        steps_per_look: int = 1,
     ) -> None:
         self.slots = slots
+        self.num_idle_positions = 0
+        self._ahead = StepsAhead(slots, policies, steps_per_look)
         self._policies = policies
         self._policy_names = tuple(policies)
         self._pacer = Pacer(budget)
@@ -76,6 +81,7 @@ class IterationManager:
         self._measures = np.array([policy.measures for policy in policies.values()])
         self._admissions: list[Admission] = []
         self._decoders: list[str] = []
+        self._divergent: list[bool] = []
         self._iteration = 0
         self._kept: IntArray = np.empty(0, np.int64)
         self._cached_len: IntArray = np.empty(0, np.int64)
@@ -91,6 +97,7 @@ class IterationManager:
         decoder = DECODERS.get(strategy.decoder)
         if strategy.decoder not in self._decoders:
             self._decoders.append(strategy.decoder)
+            self._divergent.append(decoder.needs_divergence)
         policy = self._policy_names.index(strategy.cache)
         aligned = self._policies[strategy.cache].pattern == "block_causal"
         canvas, first_block = lay_out(
@@ -178,11 +185,12 @@ class IterationManager:
         rows = Rows(*(getattr(rows, name)[keep_R] for name in Rows.__slots__))
         decode_row = np.where(decode_row[kept] >= 0, new_row_R[decode_row[kept]], -1)
         admitted, self._admissions = tuple(self._admissions), []
-        self._charge(rows)
         slots = self.slots
         computed_S = np.bincount(rows.slot_R, rows.q_end_R - rows.q_start_R, minlength=len(slots.running))
         whole_S = computed_S == slots.canvas_len
         self._whole = whole_S[self._kept]
+        num_steps = self._num_steps(rows, decode_row)
+        self._charge(rows, num_steps)
         rows, twin_row_R = self._with_twins(rows)
         decoded = self._decode_spans(rows, decode_row, twin_row_R)
         reusing_N = ~whole_S[decoded.slot_N]
@@ -193,17 +201,21 @@ class IterationManager:
             soft=self._soft_inputs(rows, twin_row_R, decoded),
             splices=self._growth.take_splices(),
             drift=drift_probe(decoded, rows, slots, reusing_N & self._measures[slots.policy[decoded.slot_N]]),
+            num_steps=num_steps,
         )
 
     def advance(self, plan: IterationPlan, result: StepResult) -> list[SlotEvent]:
-        """Take in the result of the forward; return news of slots that finished a block or ended (or are watched)."""
+        """Take in the results of the plan's steps, in order; return news of slots that finished a block or ended (or
+        are watched)."""
+        events = self._take_in(plan, result)
+        for later in result.later:
+            events += self._take_in_later(plan, later)
+        return events
+
+    def _take_in(self, plan: IterationPlan, result: StepResult) -> list[SlotEvent]:
         slots = self.slots
         slots.cached_len[self._kept] = self._cached_len
-        slots.refreshed[self._kept] = True
-        slots.stale_steps[self._kept] = np.where(self._whole, 0, slots.stale_steps[self._kept] + 1)
-        slots.drift[self._kept[self._whole]] = 0.0
-        slots.fresh[self._kept] = self._refresh[self._kept]
-        slots.refreshes[self._kept] += self._refresh[self._kept]
+        self._computed(np.ones(len(self._kept), np.bool_))
         closed = self._kept[slots.closing[self._kept] & (slots.cached_len[self._kept] >= slots.block_start[self._kept])]
         events = [self._final_event(int(slot)) for slot in closed]
         slots.running[closed] = False
@@ -225,6 +237,43 @@ class IterationManager:
         chunk_len = self._pacer.chunks(needed * weight, length * weight, is_long, slots.turn[running]) // weight
         takes_part = chunk_len > 0
         return running[takes_part], chunk_len[takes_part]
+
+    def _take_in_later(self, plan: IterationPlan, result: StepResult) -> list[SlotEvent]:
+        """A further step with the same rows: nothing has happened to sequences whose block was complete before it."""
+        decoded, slots, rows = plan.decoded, self.slots, plan.rows
+        over_N = ~slots.running[decoded.slot_N] | (slots.block_start[decoded.slot_N] != decoded.start_N)
+        is_over_S = np.zeros(len(slots.running), np.bool_)
+        is_over_S[decoded.slot_N] = over_N
+        guided_N = decoded.guide_slot_N >= 0
+        is_over_S[decoded.guide_slot_N[guided_N]] = over_N[guided_N]
+        self.num_idle_positions += int((rows.q_end_R - rows.q_start_R)[is_over_S[rows.slot_R]].sum())
+        self._computed(~is_over_S[self._kept])
+        kept, kept_result = without_blocks(decoded, result, over_N)
+        return self._absorb(kept, kept_result) if len(kept) else []
+
+    def _computed(self, which: BoolArray) -> None:
+        """A forward has computed the rows of ``which`` of the planned sequences."""
+        slots, kept, whole = self.slots, self._kept[which], self._whole[which]
+        slots.refreshed[kept] = True
+        slots.stale_steps[kept] = np.where(whole, 0, slots.stale_steps[kept] + 1)
+        slots.drift[kept[whole]] = 0.0
+        slots.fresh[kept] = self._refresh[kept]
+        slots.refreshes[kept] += self._refresh[kept]
+
+    def _num_steps(self, rows: Rows, decode_row: IntArray) -> int:
+        """How many steps the host lets pass: several when all running sequences decide, and none needs it between."""
+        slots, kept = self.slots, self._kept
+        if self._ahead.most == 1 or len(kept) < slots.running.sum():
+            return 1
+        if len(rows.slot_R) > len(kept) or (decode_row < 0).any():
+            return 1
+        needs_host = slots.watched[kept] | (slots.transforms[kept] != 0) | self._growth.adaptive(kept)
+        needs_host |= self._measures[slots.policy[kept]] | np.array(self._divergent)[slots.decoder[kept]]
+        needs_host |= np.array(self._first_only)[slots.policy[kept]] & (slots.step[kept] == 0)
+        if needs_host.any():
+            return 1
+        planned = Planned(kept, rows, self._cached_len, self._whole, self._refresh[kept])
+        return self._ahead.count(planned, lambda chosen: self._progress(chosen, slots.block_length[chosen]))
 
     def _progress(self, slots: IntArray, chunk_len: IntArray) -> Progress:
         table = self.slots
@@ -275,12 +324,12 @@ class IterationManager:
         cost = cost_S[running].astype(np.int64) * np.where(slots.guide_slot[running] >= 0, 2, 1)
         return self._pacer.choose(cost, slots.last_run[running] + slots.handicap[running])
 
-    def _charge(self, rows: Rows) -> None:
+    def _charge(self, rows: Rows, num_steps: int) -> None:
         slots = self.slots
         slots.last_run[self._kept] = self._iteration
-        slots.forwards[self._kept] += 1
-        twice_R = np.where(slots.guide_slot[rows.slot_R] >= 0, 2, 1)
-        np.add.at(slots.positions, rows.slot_R, (rows.q_end_R - rows.q_start_R) * twice_R)
+        slots.forwards[self._kept] += num_steps
+        times_R = np.where(slots.guide_slot[rows.slot_R] >= 0, 2, 1) * num_steps
+        np.add.at(slots.positions, rows.slot_R, (rows.q_end_R - rows.q_start_R) * times_R)
 
     def _with_twins(self, rows: Rows) -> tuple[Rows, IntArray]:
         """Repeat the rows of guided sequences for their twins; also returns the twin of each row (-1: none)."""

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from engine.attention.drift import DriftMeter
-from engine.attention.sdpa import SDPAAttention
+from engine.attention.ways import SDPA, AttentionWay
 from engine.cache.kv_cache import KVCache
+from engine.cache.page_table import PageTable
 from engine.canvas import Canvas
 from engine.columns import Columns
 from engine.decider import Decider
@@ -24,12 +25,14 @@ from engine.decoding.sampler import SAMPLING_COLUMNS
 from engine.decoding.transform_dispatch import TransformDispatch
 from engine.device_spans import upload
 from engine.forward_clock import ForwardClock
+from engine.graphs import GraphBackend
 from engine.models.spec import DiffusionLM
 from engine.parallel import ALONE
 from engine.plan import Admission, Decoding, IterationPlan, StepResult
 from engine.rank_check import RankCheck
 from engine.registry import Registry
 from engine.soft_embeddings import SoftEmbeddings
+from engine.step_graphs import RecordedStep, StepGraphs, StepParts, StepShape
 from engine.step_results import unpack_result
 from engine.transfer import HostCopy, pack_to_device, to_device
 
@@ -38,7 +41,10 @@ MAX_LOGITS = 2**27
 
 
 class ModelRunner:
-    """Owns the rank's network, K/V storage, canvas and columns. Knows plans, not requests."""
+    """Owns the rank's network, K/V storage, canvas and columns. Knows plans, not requests.
+
+    With ``graphs`` steps of fixed shapes are recorded; then the last page of ``cache`` is no slot's.
+    """
 
     def __init__(
         self,
@@ -48,15 +54,18 @@ class ModelRunner:
         max_len: int,
         decoders: Registry[Decoder] = DECODERS,
         check: RankCheck | None = None,
+        attention: type[AttentionWay] = SDPA,
+        graphs: GraphBackend | None = None,
     ) -> None:
         self._check = check or RankCheck(ALONE.world, 0)
         self._model = model
         self._cache = cache
         self._device = cache.keys.device
         self._mask_token_id = model.spec.mask_token_id
-        self._page_table = np.full((num_slots, -(-max_len // cache.page_size)), -1, np.int64)
-        self._canvas = Canvas(num_slots, max_len, self._mask_token_id, self._device)
-        self._columns = Columns(num_slots, self._device)
+        self._table = PageTable(num_slots + 1, max_len, cache.page_size, self._device)
+        self._attention = attention(cache, self._table)
+        self._canvas = Canvas(num_slots + 1, max_len, self._mask_token_id, self._device)
+        self._columns = Columns(num_slots + 1, self._device)
         self._columns.declare("sampling", SAMPLING_COLUMNS)
         self._dispatch = DecoderDispatch(self._columns, decoders)
         self._divergences = DivergenceMemory(self._columns, model.vocabulary)
@@ -66,6 +75,12 @@ class ModelRunner:
             model, self._canvas, self._columns, self._dispatch, self._transforms, self._divergences, at_a_time
         )
         self._soft = SoftEmbeddings(model, self._columns, self._transforms, at_a_time)
+        self._graphs = None if graphs is None else StepGraphs(self._step_parts(num_slots), graphs, num_slots)
+
+    def warm_up(self, kind: StepShape) -> None:
+        """Record steps of this kind, where steps are recorded at all."""
+        if self._graphs is not None:
+            self._graphs.warm_up(kind)
 
     @property
     def device(self) -> torch.device:
@@ -75,10 +90,15 @@ class ModelRunner:
     def execute(self, plan: IterationPlan) -> StepResult:
         """Run one forward and apply its decisions to the canvas."""
         self._prepare(plan)
+        if len(plan.decoded) and self._graphs is not None and (recorded := self._graphs.find(plan)) is not None:
+            return self._replay(recorded, plan)
+        return self._execute_once(plan) if plan.num_steps == 1 else self._execute_often(plan)
+
+    def _execute_once(self, plan: IterationPlan) -> StepResult:
         decoded = plan.decoded
         on_device = upload(plan, self._dispatch.rows_with("edits", decoded.groups, len(decoded)), self._device)
         drift = self._drift_meter(plan)
-        attention = SDPAAttention(self._cache, plan.rows, self._page_table, drift)
+        attention = self._attention.bind(plan.rows, drift)
         clock = ForwardClock(self._device)
         embeddings_TD = self._model.embed(self._canvas.gather(on_device.slot_T, on_device.position_T))
         if plan.soft is not None:
@@ -100,6 +120,49 @@ class ModelRunner:
         self._check.after_forward(self._canvas)
         return replace(result, forward_s=clock.seconds())
 
+    def _execute_often(self, plan: IterationPlan) -> StepResult:
+        """Several steps with the same rows. Blocks that are complete compute on and change nothing."""
+        decoded, width = plan.decoded, plan.decoded.width
+        on_device = upload(plan, self._dispatch.rows_with("edits", decoded.groups, len(decoded)), self._device)
+        attention, spans = self._attention.bind(plan.rows, None), on_device.decoded
+        clock = ForwardClock(self._device)
+        packed = []
+        for _ in range(plan.num_steps):
+            embeddings_TD = self._model.embed(self._canvas.gather(on_device.slot_T, on_device.position_T))
+            hidden_TD = self._model(embeddings_TD, on_device.position_T, attention)
+            packed.append(self._decider.decide(decoded, spans, width, hidden_TD))
+            spans = spans.after(packed[-1], width, self._mask_token_id)
+        clock.stop()
+        return self._results(HostCopy(torch.stack(packed)), width, clock)
+
+    def _replay(self, recorded: RecordedStep, plan: IterationPlan) -> StepResult:
+        clock = ForwardClock(self._device)
+        arriving = HostCopy(recorded.run(plan))
+        clock.stop()
+        return replace(self._results(arriving, plan.decoded.width, clock), replayed=True)
+
+    def _results(self, arriving: HostCopy, width: int, clock: ForwardClock) -> StepResult:
+        first, *later = (unpack_result(packed, width) for packed in arriving.array())
+        for _ in range(1 + len(later)):
+            self._check.after_forward(self._canvas)
+        return replace(first, later=tuple(later), forward_s=clock.seconds())
+
+    def _step_parts(self, spare_slot: int) -> StepParts:
+        """What recorded steps work on. The spare slot has the last page and a canvas without masks."""
+        last_page = self._cache.keys.shape[1] // self._cache.page_size - 1
+        self._table.assign(spare_slot, np.array([last_page]))
+        self._canvas.fill(spare_slot, 0 if self._mask_token_id else 1)
+        return StepParts(
+            model=self._model,
+            canvas=self._canvas,
+            columns=self._columns,
+            dispatch=self._dispatch,
+            decider=self._decider,
+            table=self._table,
+            attention=self._attention,
+            spare_slot=spare_slot,
+        )
+
     def _prepare(self, plan: IterationPlan) -> None:
         """What comes before the forward: canvases that change their length, canvases that enter."""
         for splice in plan.splices:
@@ -117,8 +180,7 @@ class ModelRunner:
         return DriftMeter(token_M, block_M, len(plan.decoded), self._model.ranks.tensor)
 
     def _admit(self, admission: Admission) -> None:
-        pages = admission.pages
-        self._page_table[admission.slot, : len(pages)] = pages
+        self._table.assign(admission.slot, admission.pages)
         self._canvas.admit(admission.slot, to_device(admission.tokens, self._device))
         if admission.decoding is not None:
             self._admit_decoding(admission.slot, admission.decoding)

@@ -181,7 +181,8 @@ class Splice:
 class IterationPlan:
     """One forward, complete and independent of any host state: what rank 0 sends to the other ranks. ``soft`` is None
     where no request uses it; ``splices`` come before ``admitted``. ``traceparent`` is set where the
-    ranks make a span of this forward (see ``engine.telemetry``)."""
+    ranks make a span of this forward (see ``engine.telemetry``). With ``num_steps`` above 1 the ranks take so many
+    denoising steps with the same rows before the host looks; blocks that are complete by then are left as they are."""
 
     admitted: tuple[Admission, ...]
     rows: Rows
@@ -190,6 +191,7 @@ class IterationPlan:
     splices: tuple[Splice, ...] = ()
     drift: DriftProbe | None = None
     traceparent: str | None = None
+    num_steps: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,8 @@ class StepResult:
     probability that each token written by this step had in the model's distribution (nan: it is not the model's own
     candidate for that place; elsewhere meaningless). ``length`` is there when the plan had probes,
     ``drift_N`` (see ``engine.attention.drift``) when it had a drift probe. ``forward_s`` is the network's time, None
-    where nothing was decided."""
+    where nothing was decided. ``later`` are the results of the plan's further steps, in order, and ``replayed`` says
+    that the steps were those of a CUDA graph; then ``forward_s`` is the time of all of it."""
 
     tokens_NB: IntArray
     done_N: BoolArray
@@ -219,6 +222,8 @@ class StepResult:
     length: LengthReading | None = None
     drift_N: FloatArray | None = None
     forward_s: float | None = None
+    later: tuple[StepResult, ...] = ()
+    replayed: bool = False
 
 
 def soft_inputs(

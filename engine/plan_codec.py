@@ -30,7 +30,7 @@ from engine.plan import (
     Splice,
 )
 
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct("<BBIII")
 _PARTS: tuple[type, ...] = (
     IterationPlan,

@@ -208,6 +208,12 @@ class SlotTable:
             completion_len_N=np.maximum(np.minimum(stop_at_N, decided_to_N) - self.prompt_len[slot_N], 0),
         )
 
+    def num_masks(self, slot_n: IntArray) -> IntArray:
+        """Masks in the current block of each slot."""
+        block_M, _ = self.open_places(slot_n, np.zeros(len(slot_n), np.bool_))
+        counts: IntArray = np.bincount(block_M, minlength=len(slot_n))
+        return counts
+
     def open_places(self, slot_N: IntArray, first_only_N: BoolArray) -> tuple[IntArray, IntArray]:
         """Block and offset of every position of the current blocks that wants a candidate: masks (of ``first_only_N``
         the first place alone), and where a decoder edits also what was not given."""

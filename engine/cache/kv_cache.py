@@ -12,8 +12,8 @@ from torch import Tensor
 class KVCache:
     """Owns the keys (rotated) and values of one rank, ``[layers, P, K, D]`` each.
 
-    A physical position is page * page_size + offset. Memory is uninitialised until written: rows only read what was
-    stored for the same slot.
+    A physical position is page * page_size + offset. Rows only see what was stored for the same slot; kernels that
+    read whole pages weigh the rest with zero, so memory begins as zeros: a number that is none would stay one.
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class KVCache:
     ) -> None:
         shape = (num_layers, num_pages * page_size, num_kv_heads, head_dim)
         self.page_size = page_size
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
 
     def store(self, layer: int, physical_T: Tensor, keys_TKD: Tensor, values_TKD: Tensor) -> None:
         """Write fresh K/V of a forward at distinct physical positions."""

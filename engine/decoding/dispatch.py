@@ -67,6 +67,14 @@ class DecoderDispatch:
             having_N[start:end] = getattr(self._decoders[name], trait)
         return having_N
 
+    def edits(self, name: str) -> bool:
+        """Whether a prepared decoder edits."""
+        return self._decoders[name].edits
+
+    def diverges(self, name: str) -> bool:
+        """Whether a prepared decoder wants divergences."""
+        return self._decoders[name].needs_divergence
+
     def num_ranked(self, groups: Sequence[tuple[str, int, int]]) -> int:
         """Most ranked tokens that a decoder of these groups asks for."""
         return max(self._decoders[name].num_ranked for name, _, _ in groups)

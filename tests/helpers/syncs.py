@@ -36,13 +36,16 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func in WAITING or (func in INDEXING and _by_flags(args[1])):
+        if func in WAITING or needs_a_count(func, args):
             self.found.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
-def _by_flags(indices: Sequence[Tensor | None]) -> bool:
-    """Whether an index is boolean: then it is counted first."""
+def needs_a_count(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether it indexes by a boolean, which is counted first."""
+    if func not in INDEXING:
+        return False
+    indices: Sequence[Tensor | None] = args[1]
     return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
 
 
