@@ -26,6 +26,7 @@ from engine.errors import ConfigError
 from engine.executor import Executor, LocalExecutor
 from engine.graphs import CudaGraphs, GraphBackend
 from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, IterationManager
+from engine.layers.experts import Experts
 from engine.model_runner import ModelRunner
 from engine.models.checkpoint import Checkpoint, open_checkpoint
 from engine.models.division import check_division
@@ -156,7 +157,7 @@ def _make_runner(
     weight, spec = next(model.parameters()), model.spec
     slot_len = slot_length(spec, max_model_len)
     blocks = make_block_manager(config, weight.device, slot_len)
-    if graphs is None and resolve_cuda_graphs(config, weight.device) and ranks.layout.dispatch == "all_reduce":
+    if graphs is None and resolve_cuda_graphs(config, weight.device) and _can_be_recorded(model, config):
         graphs = CudaGraphs(weight.device)
     cache = _allocate_cache(model, blocks, 0 if graphs is None else 1, weight.dtype, weight.device)
     way = attention_way(config, weight.device, weight.dtype, spec.head_dim, blocks.page_size)
@@ -164,6 +165,21 @@ def _make_runner(
     runner = ModelRunner(model, cache, config.max_num_seqs, slot_len, decoders, check, way, graphs)
     runner.warm_up(usual_step(spec, fused=config.fused))
     return runner, blocks
+
+
+def _can_be_recorded(model: DiffusionLM, config: EngineConfig) -> bool:
+    """Whether the host need not wait within the network; ConfigError where that is asked for."""
+    dtype = next(model.parameters()).dtype
+    experts = (module for module in model.modules() if isinstance(module, Experts))
+    if all(one.groups(dtype, on_cuda=True) for one in experts):
+        return True
+    if config.cuda_graphs == "on":
+        raise ConfigError(
+            f"cuda_graphs 'on' needs experts in bfloat16 of a multiple of 8 in width, not {dtype}; use dtype bfloat16, "
+            "or cuda_graphs 'auto' or 'off'",
+            "cuda_graphs",
+        )
+    return False
 
 
 def usual_step(spec: ModelSpec, *, fused: bool) -> StepShape:

@@ -202,11 +202,14 @@ def resolve_dtype(config: EngineConfig, device: torch.device, stored: torch.dtyp
 
 def resolve_cuda_graphs(config: EngineConfig, device: torch.device) -> bool:
     """Whether steps are recorded; ConfigError when that is asked for where it cannot be."""
-    if config.cuda_graphs == "on" and device.type != "cuda":
-        raise ConfigError(
-            f"cuda_graphs 'on' needs a CUDA device, not {device.type}; use 'auto' or 'off'", "cuda_graphs"
-        )
-    return config.cuda_graphs != "off" and device.type == "cuda"
+    reason = None
+    if device.type != "cuda":
+        reason = f"a CUDA device, not {device.type}"
+    elif config.expert_dispatch == "all_to_all":
+        reason = "expert_dispatch all_reduce: with all_to_all the host waits for the numbers of rows"
+    if config.cuda_graphs == "on" and reason is not None:
+        raise ConfigError(f"cuda_graphs 'on' needs {reason}; use 'auto' or 'off'", "cuda_graphs")
+    return config.cuda_graphs != "off" and reason is None
 
 
 def resolve_steps_per_look(config: EngineConfig, device: torch.device) -> int:

@@ -17,6 +17,7 @@ from engine.plan import DecodeSpans, IterationPlan
 from engine.transfer import pack_to_device
 
 _NUMBERS = ("slot", "start", "end", "step", "total_step", "prompt_len", "limit", "first_token", "guide_token")
+_FLAGS = ("force", "first_only", "edits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def upload(plan: IterationPlan, edits_N: BoolArray, device: torch.device) -> Dev
     ]
     slot_T, position_T, *columns, blocks, offsets = pack_to_device(arrays, device)
     places = Places(blocks, offsets, block_M)
-    return DevicePlan(slot_T, position_T, DeviceSpans(*columns, places))
+    named = {f"{name}_N": column_N for name, column_N in zip((*_NUMBERS, *_FLAGS), columns, strict=True)}
+    return DevicePlan(slot_T, position_T, DeviceSpans(**named, places=places))
 
 
 def every_place(decoded: DecodeSpans) -> tuple[IntArray, IntArray]:

@@ -7,7 +7,7 @@ memory, and every tensor that it reads or writes must stay where it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -28,13 +28,13 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         with torch.cuda.device(self._device):
             self._warm_up(run)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 run()
         self._pool = graph.pool()
         replay: Callable[[], None] = graph.replay

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.build import check_settings, make_block_manager, slot_length
-from engine.config import EngineConfig, resolve_device, resolve_dtype, resolve_max_model_len
+from engine.config import EngineConfig, resolve_cuda_graphs, resolve_device, resolve_dtype, resolve_max_model_len
 from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH
 from engine.model_runner import MAX_LOGITS
 from engine.models.checkpoint import Checkpoint
@@ -36,7 +36,8 @@ Measured: 61 bytes with LOGIT_BYTES."""
 class MemoryPlan:
     """Bytes on one rank. ``slot_len`` positions belong to a slot, ``num_positions`` have K/V memory in all.
 
-    ``drawing_bytes`` come on top where every request of a forward is sampled (temperature above 0).
+    ``drawing_bytes`` come on top where every request of a forward is sampled (temperature above 0). ``graph_bytes`` are
+    what the recorded steps keep for themselves: the largest one's activations and logits, which the smaller ones share.
     """
 
     weight_bytes: int
@@ -47,6 +48,7 @@ class MemoryPlan:
     activation_bytes: int
     logits_bytes: int
     drawing_bytes: int
+    graph_bytes: int = 0
 
     @property
     def kv_slot_bytes(self) -> int:
@@ -58,7 +60,7 @@ class MemoryPlan:
 
     @property
     def forward_bytes(self) -> int:
-        return self.activation_bytes + self.logits_bytes
+        return self.activation_bytes + self.logits_bytes + self.graph_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -82,13 +84,16 @@ def plan_memory(spec: ModelSpec, config: EngineConfig, dtype: torch.dtype, devic
     blocks = make_block_manager(config, device, slot_len)
     tokens = min(config.max_num_batched_tokens, config.max_num_seqs * slot_len)
     columns = -(-spec.vocab_size // tensor)
+    recorded = config.max_num_seqs * spec.block_length if resolve_cuda_graphs(config, device) else 0
+    recorded_logits = min(recorded, max(MAX_LOGITS // columns, 1)) * columns
     logits = min(_open_positions(spec, config, slot_len), max(MAX_LOGITS // columns, 1)) * columns
     return MemoryPlan(
         weight_bytes=weight_bytes(model, dtype),
         kv_position_bytes=2 * spec.num_layers * model.num_kv_heads * spec.head_dim * dtype.itemsize,
         slot_len=slot_len,
         num_slots=config.max_num_seqs,
-        num_positions=blocks.num_pages * blocks.page_size,
+        num_positions=(blocks.num_pages + (recorded > 0)) * blocks.page_size,
+        graph_bytes=recorded * _activations(model, tensor) * dtype.itemsize + recorded_logits * LOGIT_BYTES,
         activation_bytes=tokens * _activations(model, tensor) * dtype.itemsize
         + _mask_bytes(spec, tokens, slot_len, dtype),
         logits_bytes=logits * LOGIT_BYTES,

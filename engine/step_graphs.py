@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.attention.token_rows import TokenRows
 from engine.attention.ways import AttentionWay
 from engine.cache.page_table import PageTable
+from engine.cache.policy import BoolArray, IntArray
 from engine.canvas import Canvas
 from engine.columns import Columns
 from engine.decider import Decider
@@ -171,12 +172,28 @@ class RecordedStep:
 
 def _alike(shape: StepShape) -> DecodeSpans:
     """The host's side of a recorded step: what all of its blocks have in common, nothing of any one."""
-    zeros, flags = np.zeros(shape.num_rows, np.int64), np.zeros(shape.num_rows, np.bool_)
-    special = {"guide_slot_N": zeros - 1, "guide_token_N": zeros - 1, "end_N": zeros + shape.width, "step_N": zeros + 1}
-    special |= {"drawn_N": flags | shape.drawn, "filtered_N": flags | shape.filtered}
-    names = [name for name in DecodeSpans.__slots__ if name.endswith("_N")]
-    plain = {name: flags if name in ("force_N", "first_only_N", "deferred_N") else zeros for name in names}
-    return DecodeSpans(**(plain | special), groups=((shape.decoder, 0, shape.num_rows),))
+    zeros: IntArray = np.zeros(shape.num_rows, np.int64)
+    no: BoolArray = np.zeros(shape.num_rows, np.bool_)
+    return DecodeSpans(
+        slot_N=zeros,
+        start_N=zeros,
+        end_N=zeros + shape.width,
+        step_N=zeros + 1,
+        total_step_N=zeros,
+        prompt_len_N=zeros,
+        limit_N=zeros,
+        first_token_N=zeros,
+        guide_slot_N=zeros - 1,
+        guide_token_N=zeros - 1,
+        ahead_end_N=zeros,
+        force_N=no,
+        first_only_N=no,
+        drawn_N=no | shape.drawn,
+        filtered_N=no | shape.filtered,
+        deferred_N=no,
+        transforms_N=zeros,
+        groups=((shape.decoder, 0, shape.num_rows),),
+    )
 
 
 class StepGraphs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache as once
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class FlexAttention(StoredAttention):
         rows: TokenRows,
         table: PageTable,
         drift: DriftMeter | None = None,
-        kernel: Callable[..., Tensor] | None = None,
+        kernel: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__(cache, rows, drift)
         self._kernel = kernel or kernel_for(cache.keys.device.type)
@@ -86,6 +87,7 @@ def _positions(rows: TokenRows, table: PageTable, num_pages: int) -> Tensor:
 
 
 @once
-def kernel_for(device_type: str) -> Callable[..., Tensor]:
+def kernel_for(device_type: str) -> Callable[..., Any]:
     """The kernel, compiled where there is a GPU (its first call takes seconds); elsewhere it is computed plainly."""
-    return torch.compile(flex_attention) if device_type == "cuda" else flex_attention
+    kernel: Callable[..., Any] = torch.compile(flex_attention) if device_type == "cuda" else flex_attention
+    return kernel

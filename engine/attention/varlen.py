@@ -6,6 +6,7 @@ Shape legend: T tokens of a forward, R rows, H query heads, K key/value heads, D
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class VarlenAttention(StoredAttention):
         rows: TokenRows,
         table: PageTable,
         drift: DriftMeter | None = None,
-        kernel: Callable[..., Tensor] = varlen_attn,
+        kernel: Callable[..., Any] = varlen_attn,
     ) -> None:
         super().__init__(cache, rows, drift)
         self._page_size = table.page_size
@@ -49,12 +50,14 @@ class VarlenAttention(StoredAttention):
         rows = self._rows
         shape = rows.longest_query, rows.longest_keys
         grouped = queries_THD.shape[1] != keys_PKD.shape[1]
+        mixed_THD: Tensor
         if rows.keys_X is not None:
             gathered = keys_PKD[rows.keys_X], values_PKD[rows.keys_X]
             bounds = rows.bounds_R1, rows.key_bounds_R1
-            return self._kernel(queries_THD, *gathered, *bounds, *shape, enable_gqa=grouped, num_splits=1)
+            mixed_THD = self._kernel(queries_THD, *gathered, *bounds, *shape, enable_gqa=grouped, num_splits=1)
+            return mixed_THD
         paged = (side_PKD.unflatten(0, (-1, self._page_size)) for side_PKD in (keys_PKD, values_PKD))
-        return self._kernel(
+        mixed_THD = self._kernel(
             queries_THD,
             *paged,
             rows.bounds_R1,
@@ -65,6 +68,7 @@ class VarlenAttention(StoredAttention):
             block_table=self._pages_RP,
             num_splits=1,
         )
+        return mixed_THD
 
 
 def why_not(device: torch.device, dtype: torch.dtype, head_dim: int, page_size: int) -> str | None:

@@ -30,7 +30,7 @@ class PageTable:
     @property
     def max_len(self) -> int:
         """Positions that a slot's pages can hold."""
-        return self.host.shape[1] * self.page_size
+        return int(self.host.shape[1]) * self.page_size
 
     def physical(self, slot_T: Tensor, position_T: Tensor) -> Tensor:
         """Physical positions, page * page_size + offset; the index tensors broadcast."""

@@ -103,11 +103,15 @@ class Experts(nn.Module):
         not wait for it. On a CPU there is nothing to wait for, and they are cut off."""
         return x_TD.is_cuda and self._can_group(x_TD)
 
+    def groups(self, dtype: torch.dtype, *, on_cuda: bool) -> bool:
+        """Whether torch has a fast grouped product for this: rows of whole 16 bytes, on CUDA in bfloat16 only. Without
+        it the host has to know how many rows each expert has."""
+        aligned = all(size * dtype.itemsize % 16 == 0 for size in self.down_proj.shape[1:])
+        return aligned and (not on_cuda or dtype == torch.bfloat16)
+
     def _can_group(self, x_RD: Tensor) -> bool:
-        """Whether torch has a fast grouped product for this: rows of whole 16 bytes, on CUDA in bfloat16 only, and
-        no gradients (its backward pass refuses some strides)."""
-        aligned = all(size * x_RD.element_size() % 16 == 0 for size in self.down_proj.shape[1:])
-        return aligned and not torch.is_grad_enabled() and (not x_RD.is_cuda or x_RD.dtype == torch.bfloat16)
+        """Without gradients only: the backward pass of a grouped product refuses some strides."""
+        return not torch.is_grad_enabled() and self.groups(x_RD.dtype, on_cuda=x_RD.is_cuda)
 
     def _grouped(self, x_RD: Tensor, end_E: Tensor) -> Tensor:
         """All experts in one product; nothing waits for the device."""

@@ -13,9 +13,11 @@ from engine import config as config_module
 from engine.config import (
     EngineConfig,
     parse_engine_config,
+    resolve_cuda_graphs,
     resolve_device,
     resolve_dtype,
     resolve_max_model_len,
+    resolve_steps_per_look,
 )
 from engine.errors import ConfigError
 
@@ -120,3 +122,21 @@ def test_max_model_len() -> None:
     assert resolve_max_model_len(EngineConfig(max_model_len=8192), 131072) == 8192
     with pytest.raises(ConfigError, match="512 positions"):
         resolve_max_model_len(EngineConfig(max_model_len=513), 512)
+
+
+def test_graphs_need_a_gpu_and_an_exchange_that_nobody_waits_for() -> None:
+    assert [resolve_cuda_graphs(EngineConfig(), device) for device in (CPU, CUDA)] == [False, True]
+    assert not resolve_cuda_graphs(EngineConfig(cuda_graphs="off"), CUDA)
+    assert not resolve_cuda_graphs(EngineConfig(expert_parallel_size=2, expert_dispatch="all_to_all"), CUDA)
+    asked = EngineConfig(cuda_graphs="on"), EngineConfig(cuda_graphs="on", expert_dispatch="all_to_all")
+    for config, device in zip(asked, (CPU, CUDA), strict=True):
+        with pytest.raises(ConfigError, match="cuda_graphs") as caught:
+            resolve_cuda_graphs(config, device)
+        assert caught.value.param == "cuda_graphs"
+
+
+def test_steps_per_look() -> None:
+    assert [resolve_steps_per_look(EngineConfig(), device) for device in (CPU, CUDA)] == [1, 2]
+    assert resolve_steps_per_look(EngineConfig(steps_per_look=4), CPU) == 4
+    with pytest.raises(ConfigError, match="steps_per_look"):
+        parse_engine_config({"steps_per_look": 17})

@@ -121,3 +121,15 @@ def test_sampling_takes_more() -> None:
     assert plan.drawing_bytes > plan.logits_bytes
     block_causal = plan_memory(shape("sdar-70m"), EngineConfig(max_num_seqs=1), torch.float32, CPU)
     assert block_causal.logits_bytes == MAX_ALIGNED_BLOCK_LENGTH * shape("sdar-70m").vocab_size * LOGIT_BYTES
+
+
+def test_recorded_steps_keep_memory_of_their_own() -> None:
+    config = EngineConfig(max_num_seqs=4)
+    recorded, eager = (
+        plan_memory(MOE, replace(config, cuda_graphs=choice), torch.bfloat16, CUDA)  # type: ignore[arg-type]
+        for choice in ("auto", "off")
+    )
+    assert eager.graph_bytes == 0
+    assert recorded.graph_bytes > 4 * MOE.block_length * MOE.vocab_size * LOGIT_BYTES
+    assert recorded.total_bytes - eager.total_bytes == recorded.graph_bytes + 256 * recorded.kv_position_bytes
+    assert plan_memory(MOE, config, torch.bfloat16, CPU).graph_bytes == 0

@@ -12,11 +12,14 @@ from engine.build import assemble_core, usual_step
 from engine.config import EngineConfig
 from engine.core import EngineStats
 from engine.decoding import DECODERS
+from engine.executor import LocalExecutor
 from engine.graphs import GraphBackend, ladder, rung
 from engine.llm_engine import LLMEngine
 from engine.models.checkpoint import open_checkpoint
 from engine.models.loader import load_model
 from engine.models.spec import DiffusionLM
+from engine.plan import IterationPlan, StepResult
+from engine.plan_codec import decode_plan, encode_plan
 from engine.sequence import GenerationRequest
 from engine.tokenizer import MissingTokenizer
 from tests.helpers.engines import Outcome, drive, make_request
@@ -30,7 +33,7 @@ FAMILIES = {"llada_folder": "dual", "sdar_folder": "block"}
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def model(request: pytest.FixtureRequest) -> DiffusionLM:
     path: Path = request.getfixturevalue(request.param)
-    return load_model(path, open_checkpoint(path, EngineConfig()).spec, torch.float32, CPU)
+    return load_model(path, open_checkpoint(path, EngineConfig(block_length=4)).spec, torch.float32, CPU)
 
 
 def make_engine(model: DiffusionLM, graphs: GraphBackend | None = None, **options: object) -> LLMEngine:
@@ -94,6 +97,27 @@ def test_steps_of_one_look_are_replayed_one_after_the_other(
     assert stats.graph_forwards == graphs.replayed > 0
     assert graphs.recorded == 4
     assert stats.idle_positions > 0
+
+
+def test_other_ranks_take_the_same_steps_from_one_message(model: DiffusionLM) -> None:
+    config = EngineConfig(max_num_seqs=4, max_model_len=64, device="cpu", steps_per_look=3)
+    sent: list[IterationPlan] = []
+
+    class Leading(LocalExecutor):
+        def execute(self, plan: IterationPlan) -> StepResult:
+            sent.append(decode_plan(encode_plan(plan)))
+            return super().execute(plan)
+
+    leader, follower = (assemble_core(model, config, 64, executor=kind)._executor for kind in (Leading, LocalExecutor))
+    assert isinstance(leader, Leading)
+    core = assemble_core(model, config, 64, executor=lambda _: leader)
+    engine = LLMEngine(core, model.spec, MissingTokenizer(), config, 64)
+    drive(engine, requests(engine, "threshold"))
+    for plan in sent:
+        follower.execute(plan)
+    assert max(plan.num_steps for plan in sent) > 1
+    canvases = [executor._runner._canvas.tokens for executor in (leader, follower)]  # type: ignore[attr-defined]
+    assert torch.equal(*canvases)
 
 
 def test_abort_between_looks_and_arrivals_change_nobody(

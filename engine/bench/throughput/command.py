@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from engine.attention.ways import ATTENTION_WAYS
 from engine.bench.throughput.baseline import compare_with
 from engine.bench.throughput.measure import Bench, Measurement, Workload
 from engine.bench.throughput.roofline import Roofline, measure
@@ -41,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of one torch operation")
     parser.add_argument("--dtype", choices=["auto", *DTYPES], default="auto")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--attention", choices=["auto", *ATTENTION_WAYS], default="auto", help="attention backend")
+    parser.add_argument("--cuda-graphs", choices=["auto", "on", "off"], default="auto", help="record steps (CUDA)")
+    parser.add_argument("--steps-per-look", type=int, help="denoising steps between two looks of the host")
+    parser.add_argument("--whole", action="store_true", help="time whole forwards only (always so with CUDA graphs)")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each, of which the fastest counts")
     parser.add_argument("--output", type=Path, help="also write the results there, as JSON")
     parser.add_argument("--baseline", metavar="REV", help="run this commit too, in turns, and print ratios")
@@ -72,12 +77,15 @@ def measure_all(arguments: argparse.Namespace) -> tuple[list[tuple[str, int, Mea
         dtype=arguments.dtype,
         max_num_seqs=max(arguments.batch),
         max_num_batched_tokens=max(arguments.batch) * (arguments.prompt + arguments.generate),
+        attention_backend=arguments.attention,
+        cuda_graphs=arguments.cuda_graphs,
+        steps_per_look=arguments.steps_per_look,
     )
     model = _model(arguments, config)
     weight = next(model.parameters())
     limits = measure(weight.dtype, weight.device)
     max_model_len = arguments.prompt + arguments.generate
-    bench = Bench(model, config, max_model_len, limits)
+    bench = Bench(model, config, max_model_len, limits, whole=arguments.whole)
     results = []
     for text in arguments.strategy or ["{}"]:
         options = _options(text)
@@ -123,7 +131,8 @@ def _table(results: Sequence[tuple[str, int, Measurement]], limits: Roofline, ar
         f"{limits.bytes_per_s / 1e9:.1f} GB/s"
     )
     table = Table(title=title, title_justify="left")
-    heads = "tokens/s|forwards|TPF|positions/token|layers|head|decide|host|FLOP use|byte use|of the limit|peak MiB"
+    heads = "tokens/s|forwards|TPF|positions/token|layers|head|decide|host|FLOP use|byte use|of the limit|"
+    heads += "ms/forward|least ms|graphs|idle|peak MiB"
     table.add_column("strategy", overflow="fold")
     for head in ("batch", *heads.split("|")):
         table.add_column(head, justify="right")
@@ -138,6 +147,10 @@ def _table(results: Sequence[tuple[str, int, Measurement]], limits: Roofline, ar
             f"{one.tokens_per_forward:.2f}",
             f"{one.positions_per_token:.1f}",
             *(f"{share:.1%}" for share in (*shares, *uses)),
+            f"{one.forward_ms:.2f}",
+            f"{one.floor_ms:.2f}",
+            f"{one.graph_forwards / one.forwards:.0%}",
+            f"{one.idle_positions / one.positions:.1%}",
             f"{one.peak_memory_mib:.0f}",
         )
     return table

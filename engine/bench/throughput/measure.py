@@ -14,7 +14,8 @@ from torch import Tensor
 from engine.attention.backend import AttentionBackend
 from engine.bench.throughput.roofline import Roofline, Work, body_work, head_work, now
 from engine.build import assemble_core
-from engine.config import EngineConfig
+from engine.config import EngineConfig, resolve_cuda_graphs
+from engine.core import EngineStats
 from engine.decoding.vocabulary import Vocabulary
 from engine.executor import Executor, LocalExecutor
 from engine.llm_engine import LLMEngine
@@ -60,7 +61,9 @@ class Times:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Results of a workload. Shares are of the whole time; ``limit_share`` is the least possible time of the matrix
-    products over the time of layers and head."""
+    products over the time of layers and head (of whole forwards, where parts are not timed: then ``body_share`` is that
+    of the forwards). ``forward_ms`` is a forward's time up to the copy of its result, ``floor_ms`` the least possible;
+    ``graph_forwards`` were replayed, ``idle_positions`` computed for blocks that were complete."""
 
     tokens: int
     forwards: int
@@ -77,6 +80,10 @@ class Measurement:
     bytes_utilisation: float
     limit_share: float
     peak_memory_mib: float
+    forward_ms: float
+    floor_ms: float
+    graph_forwards: int
+    idle_positions: int
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -124,9 +131,13 @@ class TimedModel(DiffusionLM):
 
 
 class TimedExecutor:
-    """A local rank whose steps are timed and whose least work is counted."""
+    """A local rank whose steps are timed and whose least work is counted. With ``whole`` nothing times the head: its
+    positions are those that were open when the host looked last, and the forward's time counts as the layers'."""
 
-    def __init__(self, runner: ModelRunner, times: Times, spec: ModelSpec, roofline: Roofline, itemsize: int) -> None:
+    def __init__(
+        self, runner: ModelRunner, times: Times, spec: ModelSpec, roofline: Roofline, itemsize: int, *, whole: bool
+    ) -> None:
+        self._whole = whole
         self._inner: Executor = LocalExecutor(runner)
         self._times = times
         self._spec = spec
@@ -138,25 +149,41 @@ class TimedExecutor:
         before = times.head_positions
         started = now(torch.device("cpu"))
         result = self._inner.execute(plan)  # ends with the copy to the host
-        times.execute_s += now(torch.device("cpu")) - started
+        seconds = now(torch.device("cpu")) - started
+        times.execute_s += seconds
+        if self._whole:
+            times.body_s += seconds
+            times.head_positions += len(plan.decoded.open_block_M) * plan.num_steps
         body = body_work(self._spec, plan.rows, self._itemsize)
-        head = head_work(self._spec, times.head_positions - before, self._itemsize)
-        times.body, times.head = times.body + body, times.head + head
-        times.floor_s += self._roofline.floor_s(body) + self._roofline.floor_s(head)
+        head = head_work(self._spec, (times.head_positions - before) // plan.num_steps, self._itemsize)
+        for _ in range(plan.num_steps):
+            times.body, times.head = times.body + body, times.head + head
+            times.floor_s += self._roofline.floor_s(body) + self._roofline.floor_s(head)
         return result
 
 
 class Bench:
-    """Owns an engine over ``model`` whose parts are timed."""
+    """Owns an engine over ``model`` whose parts are timed; where steps are recorded as graphs, and with ``whole``, only
+    whole forwards: to time a part the host has to wait for the device."""
 
-    def __init__(self, model: DiffusionLM, config: EngineConfig, max_model_len: int, roofline: Roofline) -> None:
+    def __init__(
+        self,
+        model: DiffusionLM,
+        config: EngineConfig,
+        max_model_len: int,
+        roofline: Roofline,
+        *,
+        whole: bool = False,
+    ) -> None:
         self._times = Times()
         weight = next(model.parameters())
+        whole = whole or resolve_cuda_graphs(config, weight.device)
 
         def executor(runner: ModelRunner) -> Executor:
-            return TimedExecutor(runner, self._times, model.spec, roofline, weight.dtype.itemsize)
+            return TimedExecutor(runner, self._times, model.spec, roofline, weight.dtype.itemsize, whole=whole)
 
-        core = assemble_core(TimedModel(model, self._times), config, max_model_len, executor=executor)
+        network = model if whole else TimedModel(model, self._times)
+        core = assemble_core(network, config, max_model_len, executor=executor)
         self._engine = LLMEngine(core, model.spec, MissingTokenizer(), config, max_model_len)
         self._roofline = roofline
 
@@ -168,7 +195,7 @@ class Bench:
     def _run(self, workload: Workload) -> Measurement:
         engine, times = self._engine, self._times
         times.reset()
-        forwards = engine.stats().forwards
+        before = engine.stats()
         for request in self._requests(workload):
             engine.add_request(request)
         outputs: list[RequestOutput] = []
@@ -177,7 +204,7 @@ class Bench:
             outputs += engine.step()
             times.step_s += time.perf_counter() - started
         finished = [output.usage for output in outputs if output.finished]
-        return self._measurement(finished, engine.stats().forwards - forwards)
+        return self._measurement(finished, before, engine.stats())
 
     def _requests(self, workload: Workload) -> Iterator[GenerationRequest]:
         """Prompts of seeded random ids; completions never end early, so that every run does the same work."""
@@ -195,8 +222,9 @@ class Bench:
                 stream="final",
             )
 
-    def _measurement(self, usages: Sequence[Usage], forwards: int) -> Measurement:
+    def _measurement(self, usages: Sequence[Usage], before: EngineStats, after: EngineStats) -> Measurement:
         times, limits = self._times, self._roofline
+        forwards = after.forwards - before.forwards
         tokens = sum(usage.completion_tokens for usage in usages)
         positions = sum(usage.positions_computed for usage in usages)
         products_s = times.body_s + times.head_s
@@ -217,6 +245,10 @@ class Bench:
             bytes_utilisation=work.bytes / products_s / limits.bytes_per_s,
             limit_share=times.floor_s / products_s,
             peak_memory_mib=peak_memory_mib(),
+            forward_ms=times.execute_s / forwards * 1e3,
+            floor_ms=times.floor_s / forwards * 1e3,
+            graph_forwards=after.graph_forwards - before.graph_forwards,
+            idle_positions=after.idle_positions - before.idle_positions,
         )
 
 

@@ -74,6 +74,23 @@ def test_a_measurement_accounts_for_all_of_its_time_and_work() -> None:
     assert one.flops_utilisation * products_s * LIMITS.flops_per_s == pytest.approx(expected.flops)
 
 
+def test_whole_forwards_are_timed_without_looking_into_them() -> None:
+    """What the graphs of a GPU need; several steps per look count as so many forwards."""
+    model = random_model(shape("llada-tiny"), torch.float32, torch.device("cpu"))
+    config = EngineConfig(device="cpu", max_num_seqs=1, max_num_batched_tokens=64, steps_per_look=2)
+    bench = Bench(model, config, 32, LIMITS, whole=True)
+    strategy = {"decoder": "low_confidence", "cache": "none", "block_length": 8}
+    one = bench.best_of(Workload(prompt_lens=[8], completion_lens=[8], strategy=strategy), repeats=1)
+    assert (one.tokens, one.forwards, one.head_share) == (8, 8, 0.0)
+    assert one.body_share + one.host_share == pytest.approx(1.0)
+    assert one.forward_ms == pytest.approx(one.seconds * one.body_share / 8 * 1e3)
+    work = body_work(model.spec, rows_of((0, 16, 0, 16)), 4)
+    heads = (head_work(model.spec, open_positions, 4) for open_positions in (8, 6, 4, 2))
+    floor_s = 8 * LIMITS.floor_s(work) + 2 * sum(map(LIMITS.floor_s, heads))
+    assert one.floor_ms == pytest.approx(floor_s / 8 * 1e3)
+    assert (one.graph_forwards, one.idle_positions) == (0, 0)
+
+
 def test_random_networks_repeat_and_unknown_shapes_are_named() -> None:
     spec, device = shape("llada-tiny"), torch.device("cpu")
     first, again = (random_model(spec, torch.float32, device) for _ in range(2))
