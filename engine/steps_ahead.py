@@ -39,8 +39,8 @@ class StepsAhead:
         self._policies = tuple(policies.values())
 
     def count(self, planned: Planned, progress: Callable[[IntArray], Progress]) -> int:
-        """Steps to take, at least 1; ``progress`` tells where slots stand. Rules that do not edit fill a mask at each step, so no more than there are masks
-        in the fullest block; and none that would be forced to fill all."""
+        """Steps to take, at least 1; ``progress`` tells where slots stand. Rules that do not edit fill a mask at each
+        step, so no more than there are masks in the fullest block; and none that would be forced to fill all."""
         slots, slots_n = self._slots, planned.slots_n
         useful = np.where(slots.edits[slots_n], self.most, slots.num_masks(slots_n)).max()
         unforced = (slots.max_steps[slots_n] - slots.step[slots_n]).min()
