@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.decoding.extremes import top, top_and_total
 from engine.parallel import ALONE, Group
 
 MAX_SIZE = 2**24
@@ -87,9 +88,7 @@ class Vocabulary:
 
     def best(self, logits_MV: Tensor, without: int | None = None) -> Best:
         """The most probable token but ``without``, which keeps its share of the total."""
-        log_total_M = logits_MV.logsumexp(dim=1)
-        column = None if without is None else self.column(without)
-        top_M, column_M = logits_MV.max(dim=1) if column is None else _max_without(logits_MV, column)
+        top_M, column_M, log_total_M = top_and_total(logits_MV, None if without is None else self.column(without))
         if self.whole:
             return Best(top_M, column_M, log_total_M)
         top_GM, token_GM, log_total_GM = self.gather(top_M, self._numbers(column_M, top_M), log_total_M)
@@ -97,7 +96,7 @@ class Vocabulary:
 
     def largest(self, scores_MV: Tensor) -> tuple[Tensor, Tensor]:
         """The largest score of each position and its token."""
-        top_M, column_M = scores_MV.max(dim=1)
+        top_M, column_M = top(scores_MV)
         return _first_largest(*self.gather(top_M, self._numbers(column_M, top_M)))
 
     def log_total(self, logits_MV: Tensor) -> Tensor:
@@ -207,16 +206,6 @@ def _first_largest(top_GM: Tensor, token_GM: Tensor) -> tuple[Tensor, Tensor]:
     """The largest of the ranks' largest, and its token: ids ascend with the ranks, so the first is the smallest."""
     rank_1M = top_GM.argmax(dim=0, keepdim=True)
     return top_GM.gather(0, rank_1M)[0], token_GM.gather(0, rank_1M)[0].long()
-
-
-def _max_without(logits_MV: Tensor, column: int) -> tuple[Tensor, Tensor]:
-    """The largest logit and its column, leaving one column out. That is taken away and put back: a copy of all logits
-    costs more than the search."""
-    kept_M = logits_MV[:, column].clone()
-    logits_MV[:, column] = -torch.inf
-    top_M, column_M = logits_MV.max(dim=1)
-    logits_MV[:, column] = kept_M
-    return top_M, column_M
 
 
 def _difference(best_2M: Tensor) -> Tensor:

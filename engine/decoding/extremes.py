@@ -1,0 +1,80 @@
+"""The largest of many columns, and the logarithm of the sum of their exponentials, in few passes over memory.
+
+On a CPU, ``max`` with indices looks at one number at a time and ``logsumexp`` writes a copy of its input. So the
+largest is looked for without indices, its place among a few neighbours, and the sum is taken of as many rows as fit the
+cache of a core.
+
+Shape legend: M positions, V columns, P pieces of a row, W columns of a piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+CACHED_BYTES = 2**20
+"""What is worked on at a time: about half of a core's second-level cache."""
+
+PIECE = 64
+"""Columns among which the place of the largest is looked for one by one."""
+
+MIN_COLUMNS = 16 * PIECE
+"""Rows that are shorter are looked at one by one."""
+
+
+def top(values_MV: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of each row and its first column."""
+    if values_MV.device.type != "cpu" or values_MV.shape[1] < MIN_COLUMNS:
+        value_M, column_M = values_MV.max(dim=1)
+        return value_M, column_M
+    return _top_by_pieces(values_MV)
+
+
+def top_and_total(logits_MV: Tensor, without: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest of each row but the column ``without``, its first column, and the logarithm of the sum of the
+    exponentials of all columns. ``logits_MV`` is left as it was."""
+    parts = [_top_and_total(part_MV, without) for part_MV in _turns(logits_MV)]
+    if len(parts) == 1:
+        return parts[0]
+    value_M, column_M, log_total_M = (torch.cat(numbers) for numbers in zip(*parts, strict=True))
+    return value_M, column_M, log_total_M
+
+
+def _turns(logits_MV: Tensor) -> Iterator[Tensor]:
+    """Rows that are looked at together."""
+    if logits_MV.device.type != "cpu" or logits_MV.nbytes <= CACHED_BYTES:
+        return iter((logits_MV,))
+    return iter(logits_MV.split(max(CACHED_BYTES // (logits_MV.shape[1] * logits_MV.itemsize), 1)))
+
+
+def _top_and_total(logits_MV: Tensor, without: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The column is taken away and put back: a copy of all others costs more than the search."""
+    if without is None:
+        value_M, column_M = top(logits_MV)
+        return value_M, column_M, _log_total(logits_MV, value_M)
+    kept_M = logits_MV[:, without].clone()
+    logits_MV[:, without] = -torch.inf
+    value_M, column_M = top(logits_MV)
+    logits_MV[:, without] = kept_M
+    return value_M, column_M, _log_total(logits_MV, torch.maximum(value_M, kept_M))
+
+
+def _log_total(logits_MV: Tensor, largest_M: Tensor) -> Tensor:
+    """``logsumexp`` of rows whose largest logit is known."""
+    shift_M = largest_M.clamp(min=torch.finfo(logits_MV.dtype).min)  # rows of -inf alone have a sum of 0
+    return (logits_MV - shift_M[:, None]).exp_().sum(dim=1).log_().add_(shift_M)
+
+
+def _top_by_pieces(values_MV: Tensor) -> tuple[Tensor, Tensor]:
+    """A piece at the end that is not whole begins with columns of the piece before, which has them first."""
+    width = values_MV.shape[1]
+    last = width - PIECE
+    top_MP = values_MV[:, : width - width % PIECE].unflatten(1, (-1, PIECE)).amax(dim=2)
+    if width % PIECE:
+        top_MP = torch.cat((top_MP, values_MV[:, last:].amax(dim=1, keepdim=True)), dim=1)
+    first_M = (top_MP.argmax(dim=1) * PIECE).clamp(max=last)
+    piece_MW = values_MV.gather(1, first_M[:, None] + torch.arange(PIECE))
+    value_M, offset_M = piece_MW.max(dim=1)
+    return value_M, first_M + offset_M
