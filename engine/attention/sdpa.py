@@ -46,7 +46,9 @@ class SDPAAttention(AttentionBackend):
         self._cache = cache
         self._drift = drift
         self._rows = rows
-        self._physical_T = to_device(_physical(page_table, slot_T, position_T, cache.page_size), device)
+        physical_T = _physical(page_table, slot_T, position_T, cache.page_size)
+        self._physical_T = to_device(physical_T, device)
+        self._stored = _adjacent(physical_T) or self._physical_T
         offset_R = rows.offset_R
         self._segments = [_segment(rows, offset_R, run, page_table, cache.page_size, device) for run in _runs(rows)]
 
@@ -61,7 +63,10 @@ class SDPAAttention(AttentionBackend):
             token_M = self._drift.token_M
             physical_M = self._physical_T[token_M]
             self._drift.observe((keys[physical_M], values[physical_M]), (keys_TKD[token_M], values_TKD[token_M]))
-        self._cache.store(layer, self._physical_T, keys_TKD, values_TKD)
+        self._cache.store(layer, self._stored, keys_TKD, values_TKD)
+        if len(self._segments) == 1:
+            (only,) = self._segments
+            return _attend(queries_THD, keys[only.keys], values[only.keys], only.mask)
         output_THD = torch.empty_like(queries_THD)
         for segment in self._segments:
             output_THD[segment.first : segment.end] = _attend(
@@ -71,14 +76,19 @@ class SDPAAttention(AttentionBackend):
 
 
 def _attend(queries_QHD: Tensor, keys_XKD: Tensor, values_XKD: Tensor, mask_QX: Tensor | None) -> Tensor:
-    """Grouped-query attention without repeating keys: the G query heads of a key head become G * Q queries."""
+    """Grouped-query attention without repeating keys: the G query heads of a key head become G * Q queries. With one
+    query head per key head nothing is copied."""
+    keys, values = keys_XKD.transpose(0, 1)[None], values_XKD.transpose(0, 1)[None]
+    if queries_QHD.shape[1] == keys_XKD.shape[1]:
+        queries = queries_QHD.transpose(0, 1)[None]
+        output = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask_QX)
+        return output[0].transpose(0, 1)
     num_queries, num_heads, head_dim = queries_QHD.shape
     num_kv_heads = keys_XKD.shape[1]
     group = num_heads // num_kv_heads
-    folded = queries_QHD.view(num_queries, num_kv_heads, group, head_dim).permute(1, 2, 0, 3)
+    folded = queries_QHD.unflatten(1, (num_kv_heads, group)).permute(1, 2, 0, 3)
     folded = folded.reshape(1, num_kv_heads, group * num_queries, head_dim)
-    mask = mask_QX.repeat(group, 1) if mask_QX is not None and group > 1 else mask_QX
-    keys, values = keys_XKD.transpose(0, 1)[None], values_XKD.transpose(0, 1)[None]
+    mask = mask_QX.repeat(group, 1) if mask_QX is not None else None
     output = functional.scaled_dot_product_attention(folded, keys, values, attn_mask=mask)
     return output.view(num_kv_heads, group, num_queries, head_dim).permute(2, 0, 1, 3).reshape(queries_QHD.shape)
 
@@ -86,6 +96,13 @@ def _attend(queries_QHD: Tensor, keys_XKD: Tensor, values_XKD: Tensor, mask_QX: 
 def _physical(page_table: IntArray, slot: IntArray, position: IntArray, page_size: int) -> IntArray:
     physical: IntArray = page_table[slot, position // page_size] * page_size + position % page_size
     return physical
+
+
+def _adjacent(physical_T: IntArray) -> slice | None:
+    """The positions as a slice when each follows the one before."""
+    if not len(physical_T) or (np.diff(physical_T) != 1).any():
+        return None
+    return slice(int(physical_T[0]), int(physical_T[-1]) + 1)
 
 
 def _runs(rows: Rows) -> list[tuple[int, int]]:

@@ -76,5 +76,9 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """One tensor per part."""
-        parts: tuple[Tensor, ...] = functional.linear(x, self.weight, self.bias).split(self.part_sizes, dim=-1)
+        parts: tuple[Tensor, ...] = self.packed(x).split(self.part_sizes, dim=-1)
         return parts
+
+    def packed(self, x: Tensor) -> Tensor:
+        """All parts side by side."""
+        return functional.linear(x, self.weight, self.bias)

@@ -1,6 +1,6 @@
 """Rotary position embedding, rotate-half form (the two halves of the rotated part of a head form the pairs).
 
-Shape legend: T tokens of a forward, H heads, D head dimension.
+Shape legend: T tokens of a forward, H heads, D head dimension, R of these rotated.
 """
 
 from __future__ import annotations
@@ -23,19 +23,23 @@ class RotaryEmbedding(nn.Module):
         self.theta = theta
 
     def forward(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines ``[T, 1, rotary_dim / 2]``, to be shared by all heads and layers."""
+        """Return the cosines of both halves and the sines, negative for the first half, ``[T, 1, R]``, to be shared by
+        all heads and layers."""
         evens = torch.arange(0, self.rotary_dim, 2, device=positions_T.device, dtype=torch.float32)
         angles = positions_T.float()[:, None] * (self.theta ** -(evens / self.rotary_dim))[None, :]
-        return angles.cos()[:, None, :], angles.sin()[:, None, :]
+        cosines, sines = angles.cos(), angles.sin()
+        return torch.cat((cosines, cosines), dim=-1)[:, None], torch.cat((-sines, sines), dim=-1)[:, None]
 
 
-def rotate(x_THD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate queries or keys; computed in float32, returned in the dtype of ``x_THD``.
+def rotate(x_THD: Tensor, cosines_T1R: Tensor, sines_T1R: Tensor) -> Tensor:
+    """Rotate queries or keys, or both at once; computed in float32, returned in the dtype of ``x_THD``.
 
     Dimensions beyond the angles' (partial rotary embeddings) pass through.
     """
-    half = cos.shape[-1]
-    turned = x_THD[..., : 2 * half].float()
-    first, second = turned[..., :half], turned[..., half:]
-    rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x_THD.dtype)
-    return rotated if 2 * half == x_THD.shape[-1] else torch.cat((rotated, x_THD[..., 2 * half :]), dim=-1)
+    width = cosines_T1R.shape[-1]
+    partial = width < x_THD.shape[-1]
+    turned_THR = (x_THD[..., :width] if partial else x_THD).float()
+    first, second = turned_THR.chunk(2, dim=-1)
+    swapped_THR = torch.cat((second, first), dim=-1)
+    rotated_THR = torch.addcmul(turned_THR * cosines_T1R, swapped_THR, sines_T1R).to(x_THD.dtype)
+    return torch.cat((rotated_THR, x_THD[..., width:]), dim=-1) if partial else rotated_THR
