@@ -13,6 +13,7 @@ from engine.cache.block_manager import BlockManager
 from engine.cache.kv_cache import KVCache
 from engine.config import (
     EngineConfig,
+    check_quantization,
     resolve_cuda_graphs,
     resolve_device,
     resolve_dtype,
@@ -31,6 +32,7 @@ from engine.model_runner import ModelRunner
 from engine.models.checkpoint import Checkpoint, open_checkpoint
 from engine.models.division import check_division
 from engine.models.loader import LoadProgress, load_model
+from engine.models.quantization import check_quantizable, quantize_int8
 from engine.models.spec import DiffusionLM, ModelSpec
 from engine.pacing import ForwardBudget
 from engine.parallel import ALONE, Ranks
@@ -103,8 +105,10 @@ def _load(
         )
     check_settings(spec, config, max_model_len)
     device = resolve_device(config)
+    check_quantization(config, device)
     dtype = resolve_dtype(config, device, checkpoint.weights.dtype)
-    return load_model(checkpoint.path, spec, dtype, device, on_progress, ranks)
+    model = load_model(checkpoint.path, spec, dtype, device, on_progress, ranks)
+    return quantize_int8(model) if config.quantization == "int8" else model
 
 
 def assemble_core(
@@ -208,6 +212,8 @@ def scheduling_rules(config: EngineConfig) -> SchedulingRules:
 def check_settings(spec: ModelSpec, config: EngineConfig, max_model_len: int) -> None:
     """ConfigError where a model cannot be divided or computed as the settings say."""
     check_division(spec, config.layout)
+    if config.quantization == "int8":
+        check_quantizable(spec)
     if spec.attention == "bidirectional" and config.max_num_batched_tokens < max_model_len:
         raise ConfigError(
             f"max_num_batched_tokens {config.max_num_batched_tokens} is smaller than max_model_len {max_model_len}: a "

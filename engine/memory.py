@@ -17,6 +17,7 @@ from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH
 from engine.model_runner import MAX_LOGITS
 from engine.models.checkpoint import Checkpoint
 from engine.models.loader import build_model
+from engine.models.quantization import quantized_bytes
 from engine.models.spec import DiffusionLM, ModelSpec
 from engine.parallel import rank_without_others
 
@@ -88,7 +89,7 @@ def plan_memory(spec: ModelSpec, config: EngineConfig, dtype: torch.dtype, devic
     recorded_logits = min(recorded, max(MAX_LOGITS // columns, 1)) * columns
     logits = min(_open_positions(spec, config, slot_len), max(MAX_LOGITS // columns, 1)) * columns
     return MemoryPlan(
-        weight_bytes=weight_bytes(model, dtype),
+        weight_bytes=weight_bytes(model, dtype, int8=config.quantization == "int8"),
         kv_position_bytes=2 * spec.num_layers * model.num_kv_heads * spec.head_dim * dtype.itemsize,
         slot_len=slot_len,
         num_slots=config.max_num_seqs,
@@ -101,9 +102,11 @@ def plan_memory(spec: ModelSpec, config: EngineConfig, dtype: torch.dtype, devic
     )
 
 
-def weight_bytes(model: DiffusionLM, dtype: torch.dtype) -> int:
-    """Bytes of the parameters of a model, or of a rank's part of one; routers stay in float32."""
-    total, seen = 0, set()
+def weight_bytes(model: DiffusionLM, dtype: torch.dtype, *, int8: bool = False) -> int:
+    """Bytes of the parameters of a model, or of a rank's part of one; routers stay in float32. While int8 weights are
+    made, the exact ones are there as well."""
+    total, replaced = quantized_bytes(model) if int8 else (0, frozenset())
+    seen = {id(parameter) for parameter in replaced}
     for module in model.modules():
         exact = getattr(module, "float32_parameters", ())
         for name, parameter in module.named_parameters(recurse=False):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.layers.division import Division
+from engine.layers.int8 import Int8Matrix
 from engine.parallel import ALONE, Ranks
 
 
@@ -27,6 +28,7 @@ class Embedding(nn.Module):
         self.group = ranks.tensor
         self.span = self.group.part.span(vocab_size)
         self.weight = nn.Parameter(torch.empty(self.span[1] - self.span[0], hidden_size))
+        self.int8: Int8Matrix | None = None
         self.divisions: Mapping[str, Sequence[Division]] = {"weight": (Division(0, vocab_size, (self.span,)),)}
 
     def forward(self, token_ids_T: Tensor) -> Tensor:
@@ -43,4 +45,13 @@ class Embedding(nn.Module):
 
     def logits(self, hidden_MD: Tensor) -> Tensor:
         """Product with every row of this rank: logits ``[M, V]``."""
+        if self.int8 is not None:
+            logits_MV: Tensor = self.int8(hidden_MD)
+            return logits_MV
         return functional.linear(hidden_MD, self.weight)
+
+    def quantize(self, *, keep: bool) -> None:
+        """Make logits with int8 from now on. Without ``keep`` nothing is left to look up: a head that is no table."""
+        self.int8 = Int8Matrix(self.weight)
+        if not keep:
+            self.weight = nn.Parameter(self.weight.new_empty(0, self.weight.shape[1]), requires_grad=False)

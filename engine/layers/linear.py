@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.layers.division import Division, Span
+from engine.layers.int8 import Int8Matrix
 from engine.parallel import ALONE, Group
 
 
@@ -38,6 +39,7 @@ class Linear(nn.Module):
         self._adds_bias = group.part.index == 0
         self.weight = nn.Parameter(torch.empty(out_features, end - start))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.int8: Int8Matrix | None = None
         self.divisions: Mapping[str, Sequence[Division]] = {"weight": (Division(1, in_features, ((start, end),)),)}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +47,13 @@ class Linear(nn.Module):
 
     def partial(self, x: Tensor) -> Tensor:
         """What this rank's inputs contribute; over the ranks of the group it sums up to the output."""
-        return functional.linear(x, self.weight, self.bias if self._adds_bias else None)
+        bias = self.bias if self._adds_bias else None
+        return functional.linear(x, self.weight, bias) if self.int8 is None else _add(self.int8(x), bias)
+
+    def quantize(self) -> None:
+        """Multiply by int8 from now on; ``weight`` is left without rows."""
+        self.int8 = Int8Matrix(self.weight)
+        self.weight = nn.Parameter(self.weight.new_empty(0, self.weight.shape[1]), requires_grad=False)
 
 
 class PackedLinear(nn.Module):
@@ -71,6 +79,7 @@ class PackedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(sum(self.part_sizes), in_features))
         self.bias = nn.Parameter(torch.empty(sum(self.part_sizes))) if bias else None
         spans = tuple((row + start, row + end) for (row, _), (start, end) in zip(self.rows, outputs, strict=True))
+        self.int8: Int8Matrix | None = None
         divided = (Division(0, ends[-1], spans),)
         self.divisions: Mapping[str, Sequence[Division]] = {"weight": divided, "bias": divided}
 
@@ -81,4 +90,13 @@ class PackedLinear(nn.Module):
 
     def packed(self, x: Tensor) -> Tensor:
         """All parts side by side."""
-        return functional.linear(x, self.weight, self.bias)
+        return functional.linear(x, self.weight, self.bias) if self.int8 is None else _add(self.int8(x), self.bias)
+
+    def quantize(self) -> None:
+        """Multiply by int8 from now on; ``weight`` is left without rows."""
+        self.int8 = Int8Matrix(self.weight)
+        self.weight = nn.Parameter(self.weight.new_empty(0, self.weight.shape[1]), requires_grad=False)
+
+
+def _add(product: Tensor, bias: Tensor | None) -> Tensor:
+    return product if bias is None else product + bias

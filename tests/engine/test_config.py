@@ -102,6 +102,18 @@ def test_bfloat16_in_hardware_is_silent(monkeypatch: pytest.MonkeyPatch, caplog:
     assert not caplog.records
 
 
+@pytest.mark.parametrize(("capable", "says"), [(True, "takes less time"), (False, "")])
+def test_bfloat16_is_offered_where_it_is_fast(
+    capable: bool, says: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": capable})
+
+    with caplog.at_level(logging.INFO):
+        assert resolve_dtype(EngineConfig(), CPU, torch.bfloat16) == torch.float32
+    assert says in caplog.text
+    assert bool(caplog.records) == capable
+
+
 def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device(EngineConfig()) == CPU
