@@ -18,7 +18,7 @@ from engine.training.batches import Batch, collate, first_fit
 from engine.training.block_diffusion import BlockDiffusion, lay_out, pack
 from engine.training.data import EncodedSample
 from engine.training.jsonl import BadRowError, Encode, JsonlFile
-from engine.training.network import batch_loss
+from engine.training.network import batch_loss, device_of
 from engine.training.noise import Row
 
 MASK_RATIOS = (0.25, 0.5, 0.75, 1.0)
@@ -64,8 +64,9 @@ class HeldOut:
 
     def _cross_entropy(self, ratio: float) -> float:
         total, masked = 0.0, 0.0
+        device = device_of(self.model)
         for batch in self._batches(ratio):
-            total += batch_loss(self.model, batch, bfloat16=False).item() * batch.normaliser
+            total += batch_loss(self.model, batch.to(device), bfloat16=False).item() * batch.normaliser
             masked += batch.normaliser
         return total / masked
 

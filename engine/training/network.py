@@ -74,6 +74,11 @@ def compiled_hidden_states() -> HiddenStates:
     return torch.compile(hidden_states, dynamic=True)
 
 
+def device_of(model: DiffusionLM) -> torch.device:
+    """Where the model's parameters are."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def mask_of(batch: Batch) -> AttentionMask:
     """Who sees whom: written out on a CPU; on CUDA by blocks of keys, so that its memory does not grow with N * N."""
     if batch.tokens_RN.is_cuda:

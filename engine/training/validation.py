@@ -13,12 +13,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from engine.attention.dense import DenseAttention
 from engine.evaluation.scoring import matches
 from engine.evaluation.tasks.sample import Sample
 from engine.evaluation.tasks.table import TASKS, held_out_samples
 from engine.models.spec import DiffusionLM
 from engine.training.data import SpecialIds, encode_prompt
+from engine.training.network import device_of, hidden_states
 from engine.training.noise import PADDING_BLOCK, attention_mask
 
 ROWS_PER_FORWARD = 64
@@ -101,10 +101,9 @@ class ReferenceDecoder:
         open_RN = masked_RN & (blocks_RN == blocks_RN.gather(1, first_R[:, None]))
         seen_RN = blocks_RN if self._block_causal else torch.zeros_like(blocks_RN)
         seen_RN = seen_RN.where(positions_RN < ends_R[:, None], PADDING_BLOCK)
-        attention = DenseAttention(batch, length, attention_mask(seen_RN, torch.zeros_like(masked_RN)))
-        hidden_TD = self._model(self._model.embed(canvas_RN.flatten()), positions_RN.flatten(), attention)
+        mask = attention_mask(seen_RN, torch.zeros_like(masked_RN))
         places_M = open_RN.flatten().nonzero()[:, 0]
-        logits_MV = self._model.compute_logits(hidden_TD[places_M]).float()
+        logits_MV = _logits(self._model, canvas_RN, positions_RN, mask, places_M)
         logits_MV[:, self._ids.mask] = -torch.inf
         best_M = logits_MV.softmax(-1).max(-1)
         confidence_RN = torch.full((batch * length,), -1.0).index_put((places_M,), best_M.values).view(batch, length)
@@ -145,15 +144,20 @@ class NextTokenDecoder:
         length = max(map(len, texts))
         tokens_RN = torch.tensor([text + [self._ids.end] * (length - len(text)) for text in texts])
         positions_RN = torch.arange(length).expand(len(texts), length)
-        attention = DenseAttention(
-            len(texts), length, attention_mask(positions_RN, torch.zeros_like(tokens_RN, dtype=torch.bool))
-        )
-        hidden_TD = self._model(self._model.embed(tokens_RN.flatten()), positions_RN.flatten(), attention)
+        mask = attention_mask(positions_RN, torch.zeros_like(tokens_RN, dtype=torch.bool))
         last_R = torch.tensor([row * length + len(text) - 1 for row, text in enumerate(texts)])
-        logits_RV = self._model.compute_logits(hidden_TD[last_R]).float()
+        logits_RV = _logits(self._model, tokens_RN, positions_RN, mask, last_R)
         logits_RV[:, self._ids.mask] = -torch.inf
         tokens: list[int] = logits_RV.argmax(1).tolist()
         return tokens
+
+
+def _logits(model: DiffusionLM, tokens_RN: Tensor, positions_RN: Tensor, mask_R1NN: Tensor, places_M: Tensor) -> Tensor:
+    """Float32 logits ``[M, V]`` at flat places (into R * N), on the CPU wherever the model is."""
+    device = device_of(model)
+    hidden_TD = hidden_states(model, tokens_RN.to(device), positions_RN.to(device), mask_R1NN.to(device))
+    logits_MV: Tensor = model.compute_logits(hidden_TD[places_M.to(device)])
+    return logits_MV.float().cpu()
 
 
 def validate(
