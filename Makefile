@@ -12,7 +12,7 @@ PROTOS := $(wildcard protos/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-fast test-ray lint type fmt protos generate bench ci clean
+.PHONY: help install serve test test-fast test-slow test-ray lint type fmt protos generate bench ci clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -30,13 +30,16 @@ $(STAMP): pyproject.toml constraints.txt
 serve: $(STAMP) ## serve the embedded models on this machine (ARGS="--port 9000")
 	$(BIN)/lacuna serve $(ARGS)
 
-test: test-fast test-ray ## every test, with Ray and end to end
+test: test-fast test-slow test-ray ## every test, with Ray and end to end
 
 test-fast: $(STAMP) ## the quick tests, which need neither Ray nor a GPU, on all cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not integration and not e2e and not gpu and not slow" -n auto $(ARGS)
 
-test-ray: $(STAMP) ## the tests with Ray, end to end, with a GPU, and the slow ones
-	$(BIN)/python -m pytest -m "integration or e2e or gpu or slow" $(ARGS)
+test-slow: $(STAMP) ## the slow tests without Ray or a GPU, e.g. those that train, file by file on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not integration and not e2e and not gpu" -n auto --dist loadfile $(ARGS)
+
+test-ray: $(STAMP) ## the tests with Ray, end to end, and with a GPU
+	$(BIN)/python -m pytest -m "integration or e2e or gpu" $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and the import directions
 	$(BIN)/ruff check .
