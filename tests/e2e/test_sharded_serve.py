@@ -38,6 +38,13 @@ def moe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def expected(moe: Path) -> str:
+    """What one process answers without a server."""
+    words = ["generate", PROMPT, "--raw", "-m", moe, "--max-tokens", "24", "--decoder", "threshold"]
+    return lacuna(*words).strip("\n")
+
+
 def complete(port: int, model: str) -> str:
     body: dict[str, Any] = {"model": model, "prompt": PROMPT, "max_tokens": 24, "diffusion": {"decoder": "threshold"}}
     response = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=120)
@@ -46,15 +53,11 @@ def complete(port: int, model: str) -> str:
     return text
 
 
-def offline(model: str | Path) -> str:
-    return lacuna("generate", PROMPT, "--raw", "-m", model, "--max-tokens", "24", "--decoder", "threshold").strip("\n")
-
-
-def test_two_ranks_on_one_machine_answer_as_one(moe: Path) -> None:
+def test_two_ranks_on_one_machine_answer_as_one(moe: Path, expected: str) -> None:
     port = free_port()
     command = ["serve", "--tp", "2", "--ep", "2", "-m", f"moe={moe}", "--port", port, "--grpc-port", free_port()]
     with running([str(BIN / "lacuna"), *map(str, command)], ready="Press Ctrl-C"):
-        assert complete(port, "moe").strip("\n") == offline(moe)
+        assert complete(port, "moe").strip("\n") == expected
 
 
 def test_a_machine_without_room_is_told_what_is_missing(tmp_path: Path) -> None:
@@ -67,7 +70,7 @@ def test_a_machine_without_room_is_told_what_is_missing(tmp_path: Path) -> None:
     assert "missing: 2000 CPU" in refused.stderr
 
 
-def test_ranks_are_packed_on_one_node_or_spread_over_two(moe: Path, tmp_path: Path) -> None:
+def test_ranks_are_packed_on_one_node_or_spread_over_two(moe: Path, expected: str, tmp_path: Path) -> None:
     engine = {"tensor_parallel_size": 2, "expert_parallel_size": 2}
     models = [
         {"id": strategy, "path": str(moe), "engine": engine, "placement_strategy": strategy}
@@ -81,7 +84,7 @@ def test_ranks_are_packed_on_one_node_or_spread_over_two(moe: Path, tmp_path: Pa
         address = greeting.split(" nodes at ")[1].split()[0]
         command = ["serve", "--ray-address", address, "--config", config, "--port", port, "--grpc-port", free_port()]
         with running([str(BIN / "lacuna"), *map(str, command)], ready="Press Ctrl-C"):
-            assert {complete(port, model["id"]).strip("\n") for model in models} == {offline(moe)}
+            assert {complete(port, model["id"]).strip("\n") for model in models} == {expected}
             script = [sys.executable, "-c", PLACES, address]
             places = json.loads(subprocess.run(script, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
     (packed,) = [nodes for name, nodes in places.items() if "STRICT_PACK" in name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -75,15 +75,17 @@ def test_from_none_to_several_to_none(elastic: str, eventually: Callable[..., No
     assert lines[-1] == "data: [DONE]"
     assert replicas() >= 1
 
-    most = 0
+    most, deadline = 0, time.monotonic() + 100
     with ThreadPoolExecutor(16) as pool:
-        answers = [pool.submit(httpx.post, f"{elastic}/v1/completions", json=BODY, timeout=200) for _ in range(60)]
-        deadline = time.monotonic() + 100
-        while not all(answer.done() for answer in answers) and time.monotonic() < deadline:
+        answers: list[Future[httpx.Response]] = []
+        while most < 2 and time.monotonic() < deadline:
+            running = sum(not answer.done() for answer in answers)
+            answers += [
+                pool.submit(httpx.post, f"{elastic}/v1/completions", json=BODY, timeout=200)
+                for _ in range(16 - running)
+            ]
+            time.sleep(0.1)
             most = max(most, replicas())
-            time.sleep(0.2)
-            if most < 2 and sum(answer.done() for answer in answers) > len(answers) - 16:
-                answers.append(pool.submit(httpx.post, f"{elastic}/v1/completions", json=BODY, timeout=200))
     assert [answer.result().status_code for answer in answers] == [200] * len(answers)
     assert most == 2
     eventually(lambda: replicas() == 0, 60.0)
