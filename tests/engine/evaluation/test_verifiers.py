@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from engine.evaluation.datasets import read_data
-from engine.evaluation.sandbox.host import Limits
 from engine.evaluation.tasks.sample import Sample
 from engine.evaluation.verifiers import CodeVerifier, Verdict, make_verifier
 
@@ -43,7 +42,7 @@ def test_reasons() -> None:
 
 
 def test_reasons_of_code() -> None:
-    verifier = CodeVerifier(Limits(seconds=1))
+    verifier = CodeVerifier()
     (sample, *_) = read_data(DATA / "humaneval.jsonl").samples
     assert verifier.judge(sample, " ") == Verdict(False, "no code")
     assert verifier.judge(sample, "    return 0").reason == "wrong: AssertionError"
