@@ -9,6 +9,8 @@ import typer
 from deployments.cli.adapt import adapt
 from deployments.cli.bench import bench
 from deployments.cli.compare import compare
+from deployments.cli.distill import distill
+from deployments.cli.distill_report import distill_report
 from deployments.cli.doctor import doctor
 from deployments.cli.evaluate import evaluate
 from deployments.cli.experiment import experiment
@@ -40,6 +42,8 @@ app.command("compare")(compare)
 app.add_typer(experiment, name="experiment")
 app.command("train")(train)
 app.command("adapt")(adapt)
+app.command("distill")(distill)
+app.command("distill-report")(distill_report)
 app.command("bench", context_settings=KNOBS | {"help_option_names": []})(bench)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")

@@ -77,7 +77,7 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The two tables for a page."""
-        return f"{_markdown([self.header, *self.rows()])}\n\n{_markdown(self.kind_rows())}"
+        return f"{markdown([self.header, *self.rows()])}\n\n{markdown(self.kind_rows())}"
 
     def rows(self) -> list[tuple[str, ...]]:
         """One row per strategy."""
@@ -178,7 +178,8 @@ def _bounds(name: str, interval: Interval) -> dict[str, float]:
     return {f"{name}_low": round(interval.low, 4), f"{name}_high": round(interval.high, 4)}
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table for a page; the first row is its heading."""
     heading, *body = (f"| {' | '.join(row)} |" for row in rows)
     rule = "| --- |" + " ---: |" * (len(rows[0]) - 1)
     return "\n".join([heading, rule, *body])

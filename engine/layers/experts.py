@@ -96,7 +96,8 @@ class Experts(nn.Module):
         packed_TEF = functional.linear(x_TD, self.gate_up_proj.flatten(0, 1)).unflatten(1, (self.num_experts, -1))
         gate_TEF, up_TEF = packed_TEF.chunk(2, dim=-1)
         hidden_TEF = functional.silu(gate_TEF) * up_TEF * weights_TE[:, :, None]
-        return hidden_TEF.flatten(1) @ self.down_proj.transpose(1, 2).flatten(0, 1)
+        output_TD: Tensor = hidden_TEF.flatten(1) @ self.down_proj.transpose(1, 2).flatten(0, 1)
+        return output_TD
 
     def _keeps_rest(self, x_TD: Tensor) -> bool:
         """Whether rows of other ranks' experts stay in, so that shapes do not depend on the routing and the host need

@@ -41,11 +41,13 @@ class SpecialIds:
 class EncodedSample:
     """``prompt`` ends with the assistant's mark; ``answer`` ends with one end-of-text id.
 
-    ``revealed_at`` are the denoising steps at which a model filled the answer's tokens, where it wrote it itself.
+    Where a model wrote the answer itself, ``canvas`` is all that stood on its canvas when it ended, the answer first,
+    and ``revealed_at`` the denoising step (from 1 on) that filled each position, 0 where nothing has.
     """
 
     prompt: list[int]
     answer: list[int]
+    canvas: tuple[int, ...] = ()
     revealed_at: tuple[int, ...] = ()
 
 

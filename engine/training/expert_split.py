@@ -137,5 +137,6 @@ def fit_router(x_TD: Tensor, contribution_TE: Tensor) -> Tensor:
     :data:`LOGIT_SPREAD`."""
     wanted_TE = contribution_TE - contribution_TE.mean(1, keepdim=True)
     gram_DD = x_TD.T @ x_TD + torch.eye(x_TD.shape[1])
-    weight_ED = torch.linalg.solve(gram_DD, x_TD.T @ wanted_TE).T
-    return weight_ED * LOGIT_SPREAD / (x_TD @ weight_ED.T).std()
+    weight_ED: Tensor = torch.linalg.solve(gram_DD, x_TD.T @ wanted_TE).T
+    logits_TE = x_TD @ weight_ED.T
+    return weight_ED * (LOGIT_SPREAD / logits_TE.std().item())

@@ -120,16 +120,22 @@ class Blocks(Objective):
         masked = masked_KB.reshape(-1)
         weights = np.where(masked, np.repeat(weight_K, size), 0.0)
         weights[positions[start:] >= unpadded] *= self.tail_weight
-        clean = slice(0, total - size)
-        num_clean = total - size
-        return Row(
-            tokens=np.concatenate([np.where(masked, mask, tokens[start:]), tokens[clean]]),
-            positions=np.concatenate([positions[start:], positions[clean]]),
-            blocks=np.concatenate([blocks[start:], blocks[clean]]),
-            noised=np.arange(total - start + num_clean) < total - start,
-            targets=np.concatenate([tokens[start:], tokens[clean]]),
-            weights=np.concatenate([weights, np.zeros(num_clean)]).astype(np.float32),
-        )
+        return noised_and_clean(np.where(masked, mask, tokens[start:]), weights, tokens, blocks, size)
+
+
+def noised_and_clean(noised: IntArray, weights: FloatArray, tokens: IntArray, blocks: IntArray, size: int) -> Row:
+    """The last blocks of ``tokens`` as they are ``noised``, then the clean copy of all but the last block of ``size``:
+    nothing sees that one."""
+    start, num_clean = len(tokens) - len(noised), len(tokens) - size
+    positions = np.arange(len(tokens))
+    return Row(
+        tokens=np.concatenate([noised, tokens[:num_clean]]),
+        positions=np.concatenate([positions[start:], positions[:num_clean]]),
+        blocks=np.concatenate([blocks[start:], blocks[:num_clean]]),
+        noised=np.arange(len(noised) + num_clean) < len(noised),
+        targets=np.concatenate([tokens[start:], tokens[:num_clean]]),
+        weights=np.concatenate([weights, np.zeros(num_clean)]).astype(np.float32),
+    )
 
 
 @dataclass(frozen=True, slots=True)

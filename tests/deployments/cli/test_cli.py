@@ -19,8 +19,8 @@ from deployments.config import EMBEDDED_MODELS, AppConfig
 from deployments.launch import ServerOptions
 from engine.errors import ConfigError, InvalidRequestError
 
-COMMANDS = ["generate", "serve", "doctor", "eval", "compare", "experiment", "train", "adapt"]
-COMMANDS += ["models", "keys", "strategies"]
+COMMANDS = ["generate", "serve", "doctor", "eval", "compare", "experiment", "train", "adapt", "distill"]
+COMMANDS += ["distill-report", "models", "keys", "strategies"]
 
 
 def run(*arguments: str) -> str:
