@@ -220,6 +220,7 @@ def usage_of(usage: Usage) -> pb.Usage:
         positions_computed=usage.positions_computed,
         tokens_per_forward=usage.tokens_per_forward,
         strategy=_strategy_used(usage.strategy) if usage.strategy else None,
+        cached_tokens=usage.cached_tokens,
     )
 
 

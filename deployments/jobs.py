@@ -42,6 +42,7 @@ class JobFields:
     logprobs: bool = False
     echo: bool = False
     user: str | None = None
+    cache_salt: str | None = None
     caller: Caller = field(default_factory=Caller)
 
 
@@ -79,6 +80,7 @@ def build_job(fields: JobFields, config: AppConfig) -> Job:
             traceparent=fields.caller.traceparent,
             tracestate=fields.caller.tracestate,
             session_id=fields.caller.session_id,
+            cache_salt=f"{fields.caller.api_key_name}/{fields.cache_salt or ''}",
         )
         for index, (prompt, choice) in enumerate(
             (prompt, choice) for prompt in fields.prompts for choice in range(fields.num_choices)

@@ -68,7 +68,8 @@ class GenerateCall:
     the first increment. ``timeout_s`` is what was left of the request's time when the call was made: clocks of machines
     differ. ``generated`` are final tokens of the completion from a replica that was lost; the client has the first
     ``num_shown`` of them and ``shown_chars`` characters of text. Increments hold only what follows. ``attempt`` counts
-    the replicas before this one. ``client_request_id`` is the id of the HTTP request or RPC that it belongs to;
+    the replicas before this one. Prompts share K/V only with calls of the same ``cache_salt``.
+    ``client_request_id`` is the id of the HTTP request or RPC that it belongs to;
     ``traceparent`` and ``tracestate`` are W3C's, of the span that the call is a part of.
     """
 
@@ -86,6 +87,7 @@ class GenerateCall:
     traceparent: str | None = None
     tracestate: str | None = None
     session_id: str | None = None
+    cache_salt: str = ""
     attempt: int = 0
     generated: tuple[int, ...] = ()
     num_shown: int = 0

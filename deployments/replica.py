@@ -223,6 +223,7 @@ class EngineReplica:
             strategy=strategy,
             priority=call.priority,
             timeout_s=call.timeout_s,
+            cache_salt=call.cache_salt,
             stream="step" if call.stream == "events" else call.stream,
             generated=call.generated,
             num_shown=call.num_shown,

@@ -353,6 +353,7 @@ def add_usage(usages: list[Usage], num_choices: int = 1) -> Usage:
         forwards=sum(usage.forwards for usage in usages),
         denoising_steps=sum(usage.denoising_steps for usage in usages),
         positions_computed=sum(usage.positions_computed for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in usages[::num_choices]),
         strategy=next((usage.strategy for usage in usages if usage.strategy), None),
     )
 

@@ -39,6 +39,7 @@ from engine.parallel import ALONE, Ranks
 from engine.rank_check import RankCheck
 from engine.registry import Registry
 from engine.scheduler import Scheduler, SchedulingRules
+from engine.sharing import PrefixSharing
 from engine.slots import SlotTable
 from engine.step_graphs import StepShape
 from engine.strategy import DEFAULTS
@@ -142,6 +143,7 @@ def assemble_core(
             logit_shift=spec.logit_shift,
             eos_token_id=min(spec.stop_token_ids, default=None),
             steps_per_look=resolve_steps_per_look(config, next(model.parameters()).device),
+            sharing=PrefixSharing(blocks, slots) if config.prefix_sharing else None,
         ),
         executor(runner),
         telemetry,

@@ -91,6 +91,13 @@ class EngineConfig:
         ),
     ] = "priority"
     max_preemptions: Annotated[int, Ge(0), Le(1000), Field(description="So often a request is preempted at most.")] = 2
+    prefix_sharing: Annotated[
+        bool,
+        Field(
+            description="Compute the beginnings that prompts of block-causal models have in common once. Requests with "
+            "another cache_salt share nothing."
+        ),
+    ] = True
     page_size: Annotated[
         int | None, Ge(1), Field(description="Positions of a K/V page. None: the attention backend's choice.")
     ] = None

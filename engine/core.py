@@ -41,7 +41,8 @@ class EngineStats:
     """A snapshot for operators. ``tokens`` counts completion tokens handed out, ``forwards`` passes of the network,
     ``positions`` the query positions fed to it. ``kv_positions`` are those of the running canvases, of
     ``num_pages * page_size`` that there is K/V memory for. Requests that wait are predicted to compute
-    ``waiting_positions``; ``preemptions`` counts how often a running one had to make room. ``graph_forwards`` were
+    ``waiting_positions``; ``preemptions`` counts how often a running one had to make room, ``cached_tokens`` those
+    prompt tokens of finished requests that were not computed, as others had been through them. ``graph_forwards`` were
     replayed as CUDA graphs; ``idle_positions`` are those of ``positions`` that were computed for blocks which a step
     between two looks of the host had completed."""
 
@@ -58,6 +59,7 @@ class EngineStats:
     tokens: int
     waiting_positions: int
     preemptions: int
+    cached_tokens: int
     graph_forwards: int = 0
     idle_positions: int = 0
 
@@ -84,7 +86,7 @@ class EngineCore:
         self._num_forwards = 0
         self._num_positions = 0
         self._num_tokens = 0
-        self._num_preemptions = 0
+        self._num_preemptions = self._num_cached = 0
         self._clock = clock
         self._num_graph_forwards = 0
 
@@ -101,6 +103,7 @@ class EngineCore:
         for update in updates:
             if update.finish_reason is not None:
                 self._scheduler.finished(update.sequence, update.usage)
+                self._num_cached += update.usage.cached_tokens
                 self._retire(update.sequence, update.finish_reason)
         step_s = self._clock() - started_s
         self._scheduler.took(step_s)
@@ -138,6 +141,7 @@ class EngineCore:
             forwards=int(slots.forwards[slot]),
             denoising_steps=int(slots.denoising_steps[slot]),
             positions_computed=int(slots.positions[slot]),
+            cached_tokens=min(int(slots.reused[slot]), len(sequence.prompt_ids)),
         )
 
     def stats(self) -> EngineStats:
@@ -156,6 +160,7 @@ class EngineCore:
             tokens=self._num_tokens,
             waiting_positions=self._scheduler.waiting_positions,
             preemptions=self._num_preemptions,
+            cached_tokens=self._num_cached,
             graph_forwards=self._num_graph_forwards,
             idle_positions=self._iteration.num_idle_positions,
         )

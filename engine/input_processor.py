@@ -9,6 +9,7 @@ from collections.abc import Sequence as SequenceOf
 from time import perf_counter
 
 from engine.cache import CACHE_POLICIES
+from engine.cache.prefix_keys import block_keys
 from engine.columns import MAX_STOP_IDS
 from engine.decoding import DECODERS
 from engine.decoding.transform import InputTransform
@@ -48,7 +49,9 @@ class InputProcessor:
         *,
         has_text: bool,
         named: tuple[NamedStrategy, ...] = (),
+        shares_prefixes: bool = False,
     ) -> None:
+        self._shares_prefixes = shares_prefixes
         self._spec = spec
         self._tokenizer = tokenizer
         self._max_model_len = max_model_len
@@ -87,6 +90,7 @@ class InputProcessor:
             num_emitted=len(request.shown),
             deadline_s=math.inf if request.timeout_s is None else perf_counter() + request.timeout_s,
             repeatable=repeatable,
+            prefix_keys=self._prefix_keys(request, prompt_ids, completion_ids, strategy),
         )
 
     def _prompt(self, prompt: str | SequenceOf[int]) -> SequenceOf[int]:
@@ -118,6 +122,19 @@ class InputProcessor:
         boundary = origin + (prompt_len + len(generated) - origin) // block_length * block_length
         whole = generated[: max(boundary - prompt_len, 0)] if repeatable else generated
         return [*whole, *[self._spec.mask_token_id] * (max_tokens - len(whole))]
+
+    def _prefix_keys(
+        self,
+        request: GenerationRequest,
+        prompt_ids: SequenceOf[int],
+        completion_ids: SequenceOf[int],
+        strategy: Strategy,
+    ) -> SequenceOf[bytes]:
+        """The keys of the blocks before the first mask, where K/V are final and the request has no twin."""
+        if not self._shares_prefixes or strategy.cfg_scale or not CACHE_POLICIES.get(strategy.cache).exact:
+            return ()
+        given = completion_ids[: completion_ids.index(self._spec.mask_token_id)]
+        return block_keys([*prompt_ids, *given], strategy.block_length, request.cache_salt)
 
     def _template(self, template: SequenceOf[int | None], generated: SequenceOf[int]) -> SequenceOf[int]:
         if generated:

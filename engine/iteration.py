@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from engine.cache.block_manager import Allocation
 from engine.cache.policy import BoolArray, CachePolicy, IntArray, Progress
+from engine.cache.prefix_keys import block_keys
 from engine.decoding import DECODERS
 from engine.decoding.transform import InputTransform
 from engine.decoding.transforms import TRANSFORMS
@@ -31,6 +33,7 @@ from engine.plan import (
     without_blocks,
 )
 from engine.sequence import Sequence
+from engine.sharing import PrefixSharing
 from engine.slots import SlotTable, SlotTraits
 from engine.steps_ahead import Planned, StepsAhead
 
@@ -62,10 +65,12 @@ class IterationManager:
         logit_shift: int = 0,
         eos_token_id: int | None = None,
         steps_per_look: int = 1,
+        sharing: PrefixSharing | None = None,
     ) -> None:
         self.slots = slots
         self.num_idle_positions = 0
         self._ahead = StepsAhead(slots, policies, steps_per_look)
+        self._sharing = sharing
         self._policies = policies
         self._policy_names = tuple(policies)
         self._pacer = Pacer(budget)
@@ -88,10 +93,10 @@ class IterationManager:
         self._whole: BoolArray = np.empty(0, np.bool_)
         self._refresh: BoolArray = np.zeros(len(slots.running), np.bool_)
 
-    def admit(self, sequence: Sequence, pages: SequenceOf[IntArray]) -> None:
+    def admit(self, sequence: Sequence, memory: SequenceOf[Allocation]) -> None:
         """Start a sequence in its slot; with guidance, ``guide_slot`` gets its twin whose prompt is masked.
 
-        ``pages`` are the page table rows of the slot and of the twin.
+        ``memory`` is that of the slot and of the twin.
         """
         slot, guide_slot, strategy = sequence.slot, sequence.guide_slot, sequence.strategy
         decoder = DECODERS.get(strategy.decoder)
@@ -133,9 +138,12 @@ class IterationManager:
             traits,
             strategy.cache_knobs(),
         )
+        self.slots.cached_len[slot] = self.slots.reused[slot] = memory[0].cached_len
         if sequence.suspended is not None:
             self.slots.resume(slot, sequence.suspended)
             sequence.suspended = None
+        if self._sharing is not None:
+            self._sharing.open(slot, sequence.prefix_keys, sequence.request.cache_salt, memory[0].copies)
         self._growth.open(slot, strategy.length)
         self.slots.last_run[slot] = self._iteration  # behind everyone who is waiting for a turn
         self.slots.handicap[slot] = handicap(sequence.request.priority)
@@ -147,11 +155,11 @@ class IterationManager:
             sampling_knobs=knobs,
             transform_knobs=transform_knobs,
         )
-        self._admissions.append(Admission(slot, canvas, pages[0], decoding))
+        self._admissions.append(Admission(slot, canvas, memory[0].pages, decoding))
         if guide_slot >= 0:
             twin = canvas.copy()
             twin[: len(sequence.prompt_ids)] = self.slots.mask_token_id
-            self._admissions.append(Admission(guide_slot, twin, pages[1]))
+            self._admissions.append(Admission(guide_slot, twin, memory[1].pages))
 
     def suspend(self, sequence: Sequence) -> None:
         """Take a running sequence out of its slot at the beginning of the block in progress, so that :meth:`admit` goes
@@ -161,16 +169,23 @@ class IterationManager:
         kept = self.slots.completion(slot)[:num_kept].tolist()
         sequence.completion_ids = [*kept, *sequence.completion_ids[num_kept:]]
         sequence.suspended = self.slots.suspend(slot)
+        if sequence.prefix_keys:
+            tokens, salt = self.slots.tokens[slot, : self.slots.block_start[slot]], sequence.request.cache_salt
+            sequence.prefix_keys = block_keys(
+                tokens.tolist(), sequence.strategy.block_length, salt, sequence.prefix_keys
+            )
         self.release(slot)
 
     def release(self, slot: int) -> None:
         """Forget the sequence in ``slot``; it takes no part in any later plan."""
+        if self._sharing is not None:
+            self._sharing.close(slot)
         self._growth.close(slot)
         self.slots.close(slot)
 
     def plan(self) -> IterationPlan | None:
         """The next forward, None when nothing runs."""
-        running = np.flatnonzero(self.slots.running)
+        running = np.flatnonzero(self.slots.running & ~self.slots.paused)
         if not len(running):
             return None
         self._iteration += 1
@@ -200,6 +215,7 @@ class IterationManager:
             decoded,
             soft=self._soft_inputs(rows, twin_row_R, decoded),
             splices=self._growth.take_splices(),
+            copies=() if self._sharing is None else self._sharing.take_copies(),
             drift=drift_probe(decoded, rows, slots, reusing_N & self._measures[slots.policy[decoded.slot_N]]),
             num_steps=num_steps,
         )
@@ -215,6 +231,10 @@ class IterationManager:
     def _take_in(self, plan: IterationPlan, result: StepResult) -> list[SlotEvent]:
         slots = self.slots
         slots.cached_len[self._kept] = self._cached_len
+        given = slots.given_len[self._kept]
+        for slot in self._kept[(given > 0) & (self._cached_len >= given)]:
+            assert self._sharing is not None
+            self._sharing.computed(int(slot))
         self._computed(np.ones(len(self._kept), np.bool_))
         closed = self._kept[slots.closing[self._kept] & (slots.cached_len[self._kept] >= slots.block_start[self._kept])]
         events = [self._final_event(int(slot)) for slot in closed]

@@ -63,6 +63,7 @@ class LLMEngine:
             config.seed,
             has_text=not isinstance(tokenizer, MissingTokenizer),
             named=strategies_of(spec.preset_family, config.strategies),
+            shares_prefixes=config.prefix_sharing,
         )
         self._check_own_strategies()
         self._requests: dict[str, _Running] = {}

@@ -165,6 +165,8 @@ class ModelRunner:
 
     def _prepare(self, plan: IterationPlan) -> None:
         """What comes before the forward: canvases that change their length, canvases that enter."""
+        for copy in plan.copies:
+            self._cache.copy(copy.source, copy.target, copy.start, copy.end)
         for splice in plan.splices:
             tokens = to_device(splice.tokens, self._device)
             self._canvas.splice(splice.slot, splice.at, splice.removed, tokens)

@@ -31,6 +31,7 @@ class Usage:
 
     ``forwards`` counts passes of the network in which the request took part (NFE), ``denoising_steps`` those that
     decided positions; ``positions_computed`` the query positions fed to the network for it.
+    ``cached_tokens`` of the prompt were not computed, because their K/V were known from other requests.
     """
 
     prompt_tokens: int = 0
@@ -38,6 +39,7 @@ class Usage:
     forwards: int = 0
     denoising_steps: int = 0
     positions_computed: int = 0
+    cached_tokens: int = 0
     strategy: StrategyUsed | None = None
 
     @property

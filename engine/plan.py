@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engine.cache.block_manager import KVCopy
 from engine.cache.policy import BoolArray, FloatArray, IntArray
 
 
@@ -180,7 +181,7 @@ class Splice:
 @dataclass(frozen=True, slots=True)
 class IterationPlan:
     """One forward, complete and independent of any host state: what rank 0 sends to the other ranks. ``soft`` is None
-    where no request uses it; ``splices`` come before ``admitted``. ``traceparent`` is set where the
+    where no request uses it; ``copies`` and ``splices`` come before ``admitted``. ``traceparent`` is set where the
     ranks make a span of this forward (see ``engine.telemetry``). With ``num_steps`` above 1 the ranks take so many
     denoising steps with the same rows before the host looks; blocks that are complete by then are left as they are."""
 
@@ -192,6 +193,7 @@ class IterationPlan:
     drift: DriftProbe | None = None
     traceparent: str | None = None
     num_steps: int = 1
+    copies: tuple[KVCopy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

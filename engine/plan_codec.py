@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.cache.block_manager import KVCopy
 from engine.plan import (
     Admission,
     DecodeSpans,
@@ -42,6 +43,7 @@ _PARTS: tuple[type, ...] = (
     Decoding,
     DriftProbe,
     Splice,
+    KVCopy,
 )
 _NUMBERS = {part: number for number, part in enumerate(_PARTS)}
 _FIELDS = {part: tuple(field.name for field in fields(part)) for part in _PARTS}

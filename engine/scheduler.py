@@ -7,8 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from engine.cache.block_manager import BlockManager
-from engine.cache.policy import IntArray
+from engine.cache.block_manager import Allocation, BlockManager
 from engine.errors import InvalidRequestError, OverloadedError
 from engine.outputs import Usage
 from engine.sequence import Sequence
@@ -119,8 +118,8 @@ class Scheduler:
                 late.append(sequence)
         return late
 
-    def admit(self, now_s: float, forward: int) -> list[tuple[Sequence, list[IntArray]]]:
-        """Give slots and pages to as many requests as fit; returns them with their page table rows. ``forward`` counts
+    def admit(self, now_s: float, forward: int) -> list[tuple[Sequence, list[Allocation]]]:
+        """Give slots and pages to as many requests as fit; returns them with what each slot got. ``forward`` counts
         those of the engine."""
         if self._waiting.rise(now_s):
             self._stuck = False
@@ -193,7 +192,7 @@ class Scheduler:
             slots, pages, at = slots + sequence.num_slots, pages + self._pages(sequence), ends_at
         return _Room(at, slots, pages)
 
-    def _start(self, sequence: Sequence, forward: int) -> list[IntArray]:
+    def _start(self, sequence: Sequence, forward: int) -> list[Allocation]:
         self._waiting.remove(sequence)
         self._left(sequence)
         self._ends_at[sequence] = forward + sequence.predicted_steps
@@ -204,7 +203,8 @@ class Scheduler:
         if sequence.num_slots == 2:
             sequence.guide_slot = self._free_slots.pop()
             slots.append(sequence.guide_slot)
-        return [self._blocks.allocate(slot, sequence.canvas_len) for slot in slots]
+        keys, block_length = sequence.prefix_keys, sequence.strategy.block_length
+        return [self._blocks.allocate(slot, sequence.canvas_len, keys, block_length) for slot in slots]
 
     def _left(self, sequence: Sequence) -> None:
         """A request waits no longer."""

@@ -31,6 +31,7 @@ class GenerationRequest:
     completion as another engine has decided it: the engine goes on behind its whole blocks and decides a begun one
     again. Of these tokens ``num_shown`` (None: all) have been handed out; outputs hold what comes after them. At most
     one of template and generated. ``traceparent`` and ``tracestate`` are W3C's, of the span that this is a part of.
+    K/V of prompts are shared only among requests with the same ``cache_salt``.
     """
 
     request_id: str
@@ -43,6 +44,7 @@ class GenerationRequest:
     template: SequenceOf[int | None] | None = None
     generated: SequenceOf[int] = ()
     num_shown: int | None = None
+    cache_salt: str = ""
     traceparent: str | None = None
     tracestate: str | None = None
 
@@ -60,6 +62,7 @@ class Suspension:
     forwards: int
     denoising_steps: int
     positions: int
+    reused: int
     revealed_at: IntArray
     probability: FloatArray
 
@@ -72,7 +75,8 @@ class Sequence:
     have been handed out. It was queued at ``queued_s`` and is of no use after ``deadline_s`` of ``time.perf_counter``;
     it came at ``arrived_ns`` of the system's clock; ``trace`` is None where nobody records it. The scheduler predicts
     its forwards and positions. ``repeatable``: decided again from the beginning of a block it gets the same tokens, so
-    it may be preempted; ``suspended`` is what it then takes with it until it runs again."""
+    it may be preempted; ``suspended`` is what it then takes with it until it runs again. ``prefix_keys`` are those of
+    its given blocks, where their K/V may be shared."""
 
     request: GenerationRequest
     prompt_ids: SequenceOf[int]
@@ -91,6 +95,7 @@ class Sequence:
     predicted_steps: float = 0.0
     predicted_positions: int = 0
     repeatable: bool = True
+    prefix_keys: SequenceOf[bytes] = ()
     num_preemptions: int = 0
     suspended: Suspension | None = None
     arrived_ns: int = field(default_factory=time.time_ns)

@@ -58,7 +58,9 @@ class SlotTable:
     block boundary behind it. ``closing`` marks a sequence that only waits for its last commit. ``revealed_at`` holds
     the 1-based denoising step that filled a position, 0 for masks and for the prompt; ``probability`` what the model
     gave the token at that step (nan: it was not the model's candidate there, or given). ``handicap`` is how many
-    forwards a sequence goes behind one of priority 0, ``turn`` orders long prompts. ``stale_steps``, ``drift`` and
+    forwards a sequence goes behind one of priority 0, ``turn`` orders long prompts;
+    ``given_len`` positions are announced to others once they are cached (0: none), ``paused`` ones wait for such; of
+    ``reused`` positions the K/V came from other requests. ``stale_steps``, ``drift`` and
     ``decided_start`` are those of Progress.
     """
 
@@ -75,7 +77,8 @@ class SlotTable:
         self.block_start, self.block_end, self.block_length = numbers(), numbers(), numbers()
         self.cached_len, self.step, self.last_run = numbers(), numbers(), numbers()
         self.forwards, self.denoising_steps, self.positions = numbers(), numbers(), numbers()
-        self.refreshes, self.turn, self.handicap = numbers(), numbers(), numbers()
+        self.refreshes, self.turn, self.handicap, self.given_len = numbers(), numbers(), numbers(), numbers()
+        self.paused, self.reused = flags(), numbers()
         self.policy, self.decoder, self.guide_slot, self.max_steps = numbers(), numbers(), numbers(), numbers()
         self.edits, self.drawn, self.filtered, self.deferred = flags(), flags(), flags(), flags()
         self.watched = flags()
@@ -112,6 +115,7 @@ class SlotTable:
         self.running[slot], self.closing[slot], self.refreshed[slot] = True, False, False
         self.stale_steps[slot], self.drift[slot], self.decided_start[slot] = -1, 0.0, first_block[0]
         self.refreshes[slot], self.fresh[slot] = 0, False
+        self.given_len[slot], self.paused[slot], self.reused[slot] = 0, False, 0
         self.stop_ids[slot] = -1
         self.stop_ids[slot, : len(stop_ids)] = stop_ids
         for name in SlotTraits.__slots__:
@@ -138,6 +142,7 @@ class SlotTable:
             forwards=int(self.forwards[slot]),
             denoising_steps=int(self.denoising_steps[slot] - self.step[slot]),
             positions=int(self.positions[slot]),
+            reused=int(self.reused[slot]),
             revealed_at=np.where(undone, 0, self.revealed_at[slot, generated]),
             probability=np.where(undone, np.float32(np.nan), self.probability[slot, generated]),
         )
@@ -148,7 +153,7 @@ class SlotTable:
         self.revealed_at[slot, generated] = suspended.revealed_at
         self.probability[slot, generated] = suspended.probability
         self.forwards[slot], self.positions[slot] = suspended.forwards, suspended.positions
-        self.denoising_steps[slot] = suspended.denoising_steps
+        self.denoising_steps[slot], self.reused[slot] = suspended.denoising_steps, suspended.reused
 
     def close(self, slot: int) -> None:
         """The sequence takes no part in any later plan."""

@@ -702,6 +702,7 @@ class Usage(_message.Message):
     POSITIONS_COMPUTED_FIELD_NUMBER: _builtins.int
     TOKENS_PER_FORWARD_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     completion_tokens: _builtins.int
     denoising_steps: _builtins.int
@@ -711,6 +712,8 @@ class Usage(_message.Message):
     """Query positions fed to the network for the request."""
     tokens_per_forward: _builtins.float
     """completion_tokens / forwards."""
+    cached_tokens: _builtins.int
+    """Prompt tokens that were not computed: their K/V were known from other requests of the same API key."""
     @_builtins.property
     def strategy(self) -> Global___StrategyUsed:
         """How the tokens were decoded."""
@@ -725,10 +728,11 @@ class Usage(_message.Message):
         positions_computed: _builtins.int = ...,
         tokens_per_forward: _builtins.float = ...,
         strategy: Global___StrategyUsed | None = ...,
+        cached_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["strategy", b"strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "denoising_steps", b"denoising_steps", "forwards", b"forwards", "positions_computed", b"positions_computed", "prompt_tokens", b"prompt_tokens", "strategy", b"strategy", "tokens_per_forward", b"tokens_per_forward"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "denoising_steps", b"denoising_steps", "forwards", b"forwards", "positions_computed", b"positions_computed", "prompt_tokens", b"prompt_tokens", "strategy", b"strategy", "tokens_per_forward", b"tokens_per_forward"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -252,9 +252,24 @@ DECODING = (
     Panel(
         "Ended sequences",
         "cps",
-        "By reason; abort: the client went or its time passed.",
+        "By reason; abort: the client went, deadline: its time had passed.",
         (Query(rate("engine_sequences", "model", "reason"), "{{model}} {{reason}}"),),
         stacked=True,
+    ),
+    Panel(
+        "Work that waits in engines",
+        "short",
+        "Query positions that waiting sequences should take.",
+        (Query(level("engine_waiting_positions", "model", "replica"), "{{model}} {{replica}}"),),
+    ),
+    Panel(
+        "Shared prompts and preemptions",
+        "short",
+        "Prompt tokens per second that were known already, and running sequences per second that had to wait again.",
+        (
+            Query(rate("engine_cached_tokens", "model"), "{{model}} known tokens"),
+            Query(rate("engine_preemptions", "model"), "{{model}} preemptions"),
+        ),
     ),
 )
 ERRORS = (

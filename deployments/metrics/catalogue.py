@@ -133,6 +133,7 @@ ENGINE = (
     _engine.gauge("engine_slots", "sequences", "Places for running sequences, by state: used, free.", "state"),
     _engine.gauge("engine_running_sequences", "sequences", "Sequences that run."),
     _engine.gauge("engine_waiting_sequences", "sequences", "Sequences that wait for a slot or pages in the engine."),
+    _engine.gauge("engine_waiting_positions", "positions", "Query positions that waiting sequences should take."),
     _engine.gauge("engine_pages", "pages", "Pages of K/V memory, by state: used, free.", "state"),
     _engine.gauge(
         "engine_kv_positions",
@@ -143,6 +144,12 @@ ENGINE = (
     _engine.counter("engine_forwards", "forwards", "Passes of the network, each for a whole batch."),
     _engine.counter("engine_positions", "positions", "Query positions fed to the network."),
     _engine.counter("engine_tokens", "tokens", "Completion tokens handed out."),
+    _engine.counter(
+        "engine_cached_tokens", "tokens", "Prompt tokens of finished sequences whose K/V were known already."
+    ),
+    _engine.counter(
+        "engine_preemptions", "preemptions", "Running sequences that had to wait again for more urgent ones."
+    ),
     _engine.counter(
         "engine_sequences",
         "sequences",

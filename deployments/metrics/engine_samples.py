@@ -18,6 +18,8 @@ def engine_samples(stats: EngineStats, readings: StepReadings) -> list[Sample]:
         counter("engine_forwards", stats.forwards),
         counter("engine_positions", stats.positions),
         counter("engine_tokens", stats.tokens),
+        counter("engine_cached_tokens", stats.cached_tokens),
+        counter("engine_preemptions", stats.preemptions),
         *(counter("engine_sequences", count, reason=reason) for reason, count in readings.ended.items()),
         *_distributions(readings),
     ]
@@ -29,6 +31,7 @@ def _occupancy(stats: EngineStats) -> list[Sample]:
         gauge("engine_slots", stats.num_slots - stats.num_free_slots, state="used"),
         gauge("engine_running_sequences", stats.num_running),
         gauge("engine_waiting_sequences", stats.num_waiting),
+        gauge("engine_waiting_positions", stats.waiting_positions),
         gauge("engine_pages", stats.num_free_pages, state="free"),
         gauge("engine_pages", stats.num_pages - stats.num_free_pages, state="used"),
         gauge("engine_kv_positions", stats.kv_positions, state="used"),

@@ -136,6 +136,7 @@ def _common(body: RequestBody) -> dict[str, Any]:
         "priority": body.priority or 0,
         "timeout_ms": body.timeout_ms,
         "user": body.user or body.safety_identifier,
+        "cache_salt": body.cache_salt,
     }
 
 

@@ -1,7 +1,8 @@
 """Bodies of OpenAI's requests. Every field of OpenAI's API is honoured, refused by name, or listed as ignored here.
 
 Beside OpenAI's fields a body may carry ``diffusion`` (the strategy) and the sampling fields that other open servers
-know too: ``top_k``, ``stop_token_ids``, ``ignore_eos``, ``priority``, ``timeout_ms``. /v1/infill is this server's own.
+know too: ``top_k``, ``stop_token_ids``, ``ignore_eos``, ``priority``, ``timeout_ms``, ``cache_salt``. /v1/infill is
+this server's own.
 """
 
 from __future__ import annotations
@@ -85,6 +86,11 @@ class RequestBody(BaseModel):
     )
     priority: int | None = Field(default=None, ge=-(2**31), lt=2**31, description="Smaller runs first among waiting.")
     timeout_ms: int | None = Field(default=None, gt=0, description="Time the server may take for the request.")
+    cache_salt: str | None = Field(
+        default=None,
+        max_length=256,
+        description="Prompts share what was computed of their beginnings only among requests of one API key and salt.",
+    )
     user: str | None = Field(default=None, description="Your user's id: kept for fairness and experiments.")
     safety_identifier: str | None = Field(default=None, description="OpenAI's newer name of user.")
 

@@ -29,6 +29,7 @@ def usage_object(usage: Usage, experiment: Assignment | None = None) -> dict[str
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "diffusion": {
             "denoising_steps": usage.denoising_steps,
             "forwards": usage.forwards,

@@ -33,10 +33,15 @@ class DiffusionUsage(_Answer):
     tokens_per_forward: float = Field(description="completion_tokens / forwards.")
 
 
+class PromptTokensDetails(_Answer):
+    cached_tokens: int = Field(description="Prompt tokens that were not computed: their K/V were known already.")
+
+
 class UsageObject(_Answer):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
     diffusion: DiffusionUsage
 
 

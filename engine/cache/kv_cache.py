@@ -31,6 +31,12 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Copy what is at offsets ``[start, end)`` of page ``source`` to the same offsets of page ``target``."""
+        there, here = source * self.page_size, target * self.page_size
+        for memory in (self.keys, self.values):
+            memory[:, here + start : here + end] = memory[:, there + start : there + end]
+
     def store(self, layer: int, physical: Tensor | slice, keys_TKD: Tensor, values_TKD: Tensor) -> None:
         """Write fresh K/V of a forward at distinct physical positions; a slice is the faster way."""
         if isinstance(physical, slice):

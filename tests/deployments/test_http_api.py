@@ -58,6 +58,7 @@ async def test_a_whole_completion() -> None:
         "prompt_tokens": 3,
         "completion_tokens": 4,
         "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 0},
         "diffusion": {
             "denoising_steps": 4,
             "forwards": 4,

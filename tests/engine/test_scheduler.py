@@ -115,7 +115,8 @@ class Arrivals(RuleBasedStateMachine):
             assert len(tables) == one.num_slots
             assert one.slot >= 0
             assert (one.guide_slot >= 0) == (one.num_slots == 2)
-            for table, slot in zip(tables, (one.slot, one.guide_slot), strict=False):
+            for memory, slot in zip(tables, (one.slot, one.guide_slot), strict=False):
+                table = memory.pages
                 assert table.tolist() == self.blocks.page_table[slot].tolist()
                 assert (table >= 0).sum() == self.blocks.pages_for(one.canvas_len)
         assert not self.waiting or not self.fits(self.waiting[0]), "the first goes as soon as it fits"

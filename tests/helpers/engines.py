@@ -28,6 +28,7 @@ from engine.plan import IterationPlan, Splice, StepResult
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.sequence import GenerationRequest
+from engine.sharing import PrefixSharing
 from engine.slots import SlotTable
 from engine.telemetry import EngineTelemetry
 from engine.tokenizer import Tokenizer
@@ -196,7 +197,8 @@ def scripted(
         for name in CACHE_POLICIES
         if pattern in CACHE_POLICIES.get(name).patterns
     }
-    iteration = IterationManager(slots, policies, budget, fused=fused, eos_token_id=EOS)
+    sharing = PrefixSharing(blocks, slots) if config.prefix_sharing else None
+    iteration = IterationManager(slots, policies, budget, fused=fused, eos_token_id=EOS, sharing=sharing)
     core = EngineCore(
         Scheduler(config.max_num_seqs, blocks, scheduling_rules(config)), blocks, iteration, executor, telemetry, clock
     )
@@ -214,7 +216,17 @@ def make_request(
     request_id: str, prompt: str | Sequence[int], engine: LLMEngine | None = None, **options: Any
 ) -> GenerationRequest:
     """A request; ``options`` are those of SamplingParams and GenerationRequest, ``strategy`` a mapping."""
-    names = ("priority", "timeout_s", "stream", "template", "generated", "num_shown", "traceparent", "tracestate")
+    names = (
+        "priority",
+        "timeout_s",
+        "cache_salt",
+        "stream",
+        "template",
+        "generated",
+        "num_shown",
+        "traceparent",
+        "tracestate",
+    )
     own: dict[str, Any] = {name: options.pop(name) for name in names if name in options}
     strategy = options.pop("strategy", None)
     if strategy is not None:

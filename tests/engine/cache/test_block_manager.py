@@ -29,7 +29,7 @@ class Pages(RuleBasedStateMachine):
             with pytest.raises(AssertionError):
                 self.blocks.allocate(slot, positions)
             return
-        row = self.blocks.allocate(slot, positions).tolist()
+        row = self.blocks.allocate(slot, positions).pages.tolist()
         assert row[count:] == [-1] * (len(row) - count)
         self.owned[slot] = row[:count]
 
