@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deployments.cli.training_options import TrainingOptions, run_training, training_command
 from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.training.base import BaseConfig
+    from engine.training.job import Job
 
 
 @training_command
@@ -19,20 +24,32 @@ def train(
         Path | None,
         typer.Option(help="Checkpoint to go on from.", show_default="random; LLaDA: lacuna-tiny-sdar"),
     ] = None,
+    optimizer: Annotated[
+        str, typer.Option(help="muon or adamw (which DeepSpeed needs).", show_default="the recipe's: muon")
+    ] = "muon",
 ) -> None:
     """Train a small model on the built-in tasks and save it in its family's published layout.
 
     tiny-ar and tiny-sdar start from random weights, tiny-llada from an SDAR checkpoint whose QK norm is folded away,
     tiny-llada-moe from one whose feed-forward networks are divided into experts.
     """
-    from engine.training.base import BaseConfig, base_job
+    from engine.training.base import BaseConfig
     from engine.training.presets import RECIPES
 
     if preset not in RECIPES:
         raise ConfigError(f"unknown preset {preset!r}; choose one of: {', '.join(RECIPES)}", "preset")
+    if optimizer not in ("muon", "adamw"):
+        raise ConfigError(f"--optimizer must be muon or adamw, got {optimizer!r}", "optimizer")
     if initial is not None and not initial.is_dir():
         raise ConfigError(f"--initial: {initial} is not a folder", "initial")
     config = BaseConfig(
         preset=preset, seed=options.seed, steps=options.steps, time_budget_minutes=options.minutes, initial=initial
     )
-    run_training(options, lambda: base_job(config))
+    run_training(options, lambda: _job(config, optimizer))
+
+
+def _job(config: BaseConfig, optimizer: str) -> Job:
+    from engine.training.base import base_job
+
+    job = base_job(config)
+    return job if optimizer == "muon" else replace(job, optimisation=replace(job.optimisation, kind="adamw"))

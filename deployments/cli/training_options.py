@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -12,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
 
+from deployments.cli.training_display import TrainingDisplay, left_out
+from deployments.cli.training_plan import print_plan
+from deployments.cli.training_workers import start_workers
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.training.job import Job
-    from engine.training.metrics import TrainProgress
     from engine.training.trainer import TrainSettings
 
 PARAMETER = "options"
@@ -41,6 +45,22 @@ class TrainingOptions:
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Train anew though the output exists.")] = False
     save_every: Annotated[float, typer.Option(help="Minutes between validations and savings.", min=0)] = 10.0
     report_every: Annotated[float, typer.Option(help="Seconds between reports.", min=0)] = 30.0
+    tensorboard: Annotated[
+        str, typer.Option(help="Folder of TensorBoard's events; none: off.", show_default="OUTPUT.tensorboard")
+    ] = ""
+    deepspeed: Annotated[bool, typer.Option("--deepspeed", help="Use DeepSpeed; several processes always do.")] = False
+    zero: Annotated[
+        int | None,
+        typer.Option(help="What is divided: 0 nothing, 1 optimiser, 2 gradients too, 3 weights too.", min=0, max=3),
+    ] = None
+    bf16: Annotated[bool, typer.Option("--bf16", help="With DeepSpeed: hold the network in bfloat16.")] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and what memory it needs, and do not train.")
+    ] = False
+    workers: Annotated[
+        int, typer.Option(help="Processes, which share a step's samples.", show_default="1, or the launcher's", min=1)
+    ] = 1
+    ray: Annotated[bool, typer.Option("--ray", help="Start the processes with Ray Train instead of here.")] = False
 
     def check(self) -> None:
         """ConfigError for values that exclude each other or that typer cannot check."""
@@ -48,11 +68,22 @@ class TrainingOptions:
             raise ConfigError(f"--minutes must be above 0, got {self.minutes}", "minutes")
         if self.resume and self.overwrite:
             raise ConfigError("--resume and --overwrite exclude each other", "resume")
+        if (self.zero is not None or self.bf16) and not (self.deepspeed or self.is_distributed):
+            name = "bf16" if self.zero is None else "zero"
+            raise ConfigError(f"--{name} is DeepSpeed's: give --deepspeed or several --workers", name)
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether several processes train, started by us or by a launcher."""
+        return self.workers > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
     def settings(self) -> TrainSettings:
         """As the Trainer takes them."""
         from engine.training.trainer import TrainSettings
+        from engine.training.zero import ZeroSettings
 
+        asked = self.deepspeed or self.is_distributed
+        stage = ZeroSettings().stage if self.zero is None else self.zero
         return TrainSettings(
             output=self.output,
             seed=self.seed,
@@ -61,9 +92,17 @@ class TrainingOptions:
             device=self.device,
             resume=self.resume,
             overwrite=self.overwrite,
+            zero=ZeroSettings(stage, self.bf16) if asked else None,
+            tensorboard=self._tensorboard(),
             report_every_s=self.report_every,
             validate_every_s=60 * self.save_every,
         )
+
+    def _tensorboard(self) -> Path | None:
+        if self.tensorboard:
+            return None if self.tensorboard == "none" else Path(self.tensorboard)
+        is_installed = importlib.util.find_spec("tensorboard") is not None
+        return self.output.with_name(self.output.name + ".tensorboard") if is_installed else None
 
 
 def training_command(command: Callable[..., None]) -> Callable[..., None]:
@@ -89,15 +128,32 @@ def training_command(command: Callable[..., None]) -> Callable[..., None]:
 def run_training(options: TrainingOptions, make_job: Callable[[], Job]) -> None:
     """Make the job, train it and print the folder of its checkpoint.
 
-    A run that a signal stopped says how to go on, and ends with the status that shells give such a process.
+    With ``--dry-run`` the plan is printed instead. With ``--workers`` this process starts those that train, each of
+    which comes here again. A run that a signal stopped says how to go on, and ends with the status that shells give
+    such a process.
     """
+    options.check()
+    if options.dry_run:
+        print_plan(make_job(), options.settings(), max(options.workers, int(os.environ.get("WORLD_SIZE", "1"))))
+    elif options.workers > 1 and "RANK" not in os.environ:
+        start_workers(options)
+    else:
+        _train(options, make_job)
+
+
+def _train(options: TrainingOptions, make_job: Callable[[], Job]) -> None:
     import torch
 
     from engine.training.trainer import train
 
-    options.check()
     torch.set_num_threads(options.threads)
-    result = train(make_job(), options.settings(), _report)
+    job = make_job()
+    with TrainingDisplay(sys.stderr) as display:
+        result = train(job, options.settings(), display.show)
+    if int(os.environ.get("RANK", "0")):
+        return
+    for line in left_out(result.last, job.samples.bad_rows, options.output):
+        print(line, file=sys.stderr)
     if result.signal:
         print(
             f"lacuna: stopped after step {result.step}; the same command with --resume goes on from there",
@@ -105,14 +161,3 @@ def run_training(options: TrainingOptions, make_job: Callable[[], Job]) -> None:
         )
         raise typer.Exit(128 + result.signal)
     print(result.output)
-
-
-def _report(progress: TrainProgress) -> None:
-    scores = progress.scores or {}
-    kinds = "".join(f"  {kind} {value:.0%}" for kind, value in scores.items())
-    print(
-        f"{progress.fraction:6.1%}  step {progress.step}  loss {progress.loss:.3f}  {progress.samples} samples  "
-        f"{progress.tokens_per_s:.0f} tokens/s{kinds}",
-        file=sys.stderr,
-        flush=True,
-    )

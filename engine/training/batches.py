@@ -44,8 +44,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on a device."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: held.to(device) for name, held in values.items() if isinstance(held, Tensor)}
+        return replace(self, **moved)
 
     @property
     def routed_T(self) -> Tensor:

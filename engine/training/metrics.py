@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,17 +75,24 @@ class MetricsLog:
     def __init__(self, files: RunFiles, tensorboard: Path | None) -> None:
         files.output.parent.mkdir(parents=True, exist_ok=True)
         self._files = files
-        self._writer = None if tensorboard is None else _summary_writer(tensorboard)
+        self._tensorboard = tensorboard
+        self._writer: SummaryWriter | None = None
 
     def begin(self) -> None:
-        """Forget an earlier training's lines."""
+        """Forget an earlier training's lines; a folder of TensorBoard elsewhere may hold other trainings and stays."""
         self._files.metrics.unlink(missing_ok=True)
         self._files.bad_rows.unlink(missing_ok=True)
+        if self._tensorboard is not None:
+            if self._tensorboard == self._files.tensorboard:
+                shutil.rmtree(self._tensorboard, ignore_errors=True)
+            self._writer = _summary_writer(self._tensorboard, None)
 
     def go_on(self, step: int, bad_rows: int) -> None:
         """Cut the lines that were written after the state that is resumed; what they tell comes again."""
         _keep(self._files.metrics, lambda index, line: bool(json.loads(line)["step"] <= step))
         _keep(self._files.bad_rows, lambda index, line: index < bad_rows)
+        if self._tensorboard is not None:
+            self._writer = _summary_writer(self._tensorboard, step + 1)
 
     def report(self, progress: TrainProgress) -> None:
         """Append one report."""
@@ -119,10 +127,11 @@ def _keep(path: Path, wanted: Callable[[int, str], bool]) -> None:
         path.write_text("".join(line for index, line in enumerate(lines) if wanted(index, line)))
 
 
-def _summary_writer(folder: Path) -> SummaryWriter:
+def _summary_writer(folder: Path, purge_step: int | None) -> SummaryWriter:
+    """Imported when it is needed; what older event files hold from ``purge_step`` on is hidden."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         message = "--tensorboard needs the package tensorboard: pip install 'lacuna-serve[train]'"
         raise ConfigError(message, "tensorboard") from None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=purge_step)

@@ -158,6 +158,11 @@ def set_rates(optimiser: torch.optim.Optimizer, share: float) -> None:
         group["lr"] = group["peak"] * share
 
 
+def muon_parameters(model: DiffusionLM) -> list[Tensor]:
+    """The parameters that Muon updates, each once."""
+    return list({id(part.parameter): part.parameter for part in _matrices(model)}.values())
+
+
 def _matrices(model: DiffusionLM) -> list[MatrixPart]:
     """Every projection of the layers by itself, also where several are packed or stacked. Routers are left out: their
     rows are scores of experts that do not mix."""

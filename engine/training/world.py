@@ -51,7 +51,7 @@ class World:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         transport = "nccl" if device.type == "cuda" else "gloo"
-        store = dist.HashStore() if self.size == 1 else None
+        store = dist.HashStore() if self.size == 1 else None  # type: ignore[attr-defined]
         dist.init_process_group(transport, store=store, rank=self.rank, world_size=self.size)
         try:
             yield

@@ -21,10 +21,8 @@ STOP = 2
 
 
 def job() -> Job:
-    """Rows of one length: then the batches of two processes hold what two micro-batches of one process hold.
-
-    The head is the embedding, which ZeRO must find in both places.
-    """
+    """Rows of one length: then the batches of two processes hold what two micro-batches of one process hold. The head
+    is the embedding, which ZeRO must find in both places."""
     return tiny_job(STEPS, ADAMW, row_lengths=(48,), spec=replace(SPEC, tie_word_embeddings=True))
 
 
