@@ -101,6 +101,7 @@ def adapt(
         matrix_rate=matrix_rate,
         router_aux=router_aux,
         freeze_router=freeze_router,
+        shapes_only=options.dry_run,
     )
     if convert_only:
         _convert(config, options.output)
