@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class TrainingDisplay:
-    """Shows reports on a stream while its block runs."""
+    """Shows reports on a stream while its block runs; of several processes only the ``first`` has a bar."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, first: bool = True) -> None:
         console = Console(file=stream)
         self._stream = stream
         self._bar = Progress(
             BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), console=console, transient=True
         )
-        self._watched = console.is_terminal
+        self._watched = console.is_terminal and first
         self._task = self._bar.add_task("starting", total=1.0)
 
     def __enter__(self) -> TrainingDisplay:

@@ -148,9 +148,10 @@ def _train(options: TrainingOptions, make_job: Callable[[], Job]) -> None:
 
     torch.set_num_threads(options.threads)
     job = make_job()
-    with TrainingDisplay(sys.stderr) as display:
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    with TrainingDisplay(sys.stderr, first=is_first) as display:
         result = train(job, options.settings(), display.show)
-    if int(os.environ.get("RANK", "0")):
+    if not is_first:
         return
     for line in left_out(result.last, job.samples.bad_rows, options.output):
         print(line, file=sys.stderr)
