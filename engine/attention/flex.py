@@ -89,5 +89,5 @@ def _positions(rows: TokenRows, table: PageTable, num_pages: int) -> Tensor:
 @once
 def kernel_for(device_type: str) -> Callable[..., Any]:
     """The kernel, compiled where there is a GPU (its first call takes seconds); elsewhere it is computed plainly."""
-    kernel: Callable[..., Any] = torch.compile(flex_attention) if device_type == "cuda" else flex_attention
-    return kernel
+    plain: Callable[..., Any] = flex_attention
+    return torch.compile(plain) if device_type == "cuda" else plain

@@ -29,12 +29,16 @@ class Repeated(SampleStream):
         self._samples = samples
         self._seed = seed
         self._taken = 0
+        self._turn = -1
+        self._order: list[int] = []
 
     def take(self) -> EncodedSample:
         turn, place = divmod(self._taken, len(self._samples))
-        order = np.random.default_rng((self._seed, turn)).permutation(len(self._samples))
+        if turn != self._turn:
+            self._turn = turn
+            self._order = np.random.default_rng((self._seed, turn)).permutation(len(self._samples)).tolist()
         self._taken += 1
-        return self._samples[order[place]]
+        return self._samples[self._order[place]]
 
     def state(self) -> Mapping[str, JsonValue]:
         return {"taken": self._taken}
