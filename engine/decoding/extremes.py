@@ -45,8 +45,9 @@ def top_and_total(logits_MV: Tensor, without: int | None = None) -> tuple[Tensor
 def _turns(logits_MV: Tensor) -> Iterator[Tensor]:
     """Rows that are looked at together."""
     if logits_MV.device.type != "cpu" or logits_MV.nbytes <= CACHED_BYTES:
-        return iter((logits_MV,))
-    return iter(logits_MV.split(max(CACHED_BYTES // (logits_MV.shape[1] * logits_MV.itemsize), 1)))
+        yield logits_MV
+    else:
+        yield from logits_MV.split(max(CACHED_BYTES // (logits_MV.shape[1] * logits_MV.itemsize), 1))
 
 
 def _top_and_total(logits_MV: Tensor, without: int | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -47,7 +47,8 @@ def quantized_modules(model: DiffusionLM) -> Iterator[tuple[Linear | PackedLinea
 
 def quantized_bytes(model: DiffusionLM) -> tuple[int, frozenset[nn.Parameter]]:
     """Bytes of all int8 weights and their scales, and the exact parameters that they replace."""
-    total, replaced = 0, set()
+    total = 0
+    replaced: set[nn.Parameter] = set()
     for module, keeps in quantized_modules(model):
         total += module.weight.numel() + 4 * len(module.weight)
         if not keeps:

@@ -37,12 +37,13 @@ def test_a_product_is_that_of_the_rounded_rows_and_no_position_depends_on_anothe
 def test_a_quantised_projection_keeps_its_bias_and_drops_its_exact_weight() -> None:
     x = normal(3, 16)
     linear, packed = Linear(16, 8, bias=True), PackedLinear(16, (4, 6), bias=True)
-    for module in (linear, packed):
+    modules: tuple[Linear | PackedLinear, ...] = (linear, packed)
+    for module in modules:
         assert module.bias is not None
         module.weight.data, module.bias.data = normal(*module.weight.shape), normal(len(module.bias), seed=2)
         module.requires_grad_(requires_grad=False)
     exact = (linear(x), torch.cat(packed(x), dim=1))
-    for module in (linear, packed):
+    for module in modules:
         module.quantize()
     for before, after in zip(exact, (linear(x), torch.cat(packed(x), dim=1)), strict=True):
         assert (after - before).norm() < 0.02 * before.norm()
