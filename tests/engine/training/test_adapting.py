@@ -13,7 +13,7 @@ from engine.llm_engine import LLMEngine
 from engine.sampling_params import SamplingParams
 from engine.training.adapt import adapt_job
 from engine.training.adapt_config import AdaptConfig
-from engine.training.trainer import Trainer, TrainProgress, TrainSettings
+from engine.training.trainer import TrainProgress, TrainSettings, train
 from tests.engine.training.qwen3 import save_qwen3, save_qwen3_moe
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ def test_a_checkpoint_learns_to_fill_blocks_and_the_engine_serves_it(
     job = adapt_job(config).job
     assert job.validate is not None
     before = job.validate()
-    Trainer(job, settings, reports.append).run()
+    train(job, settings, reports.append)
     after = reports[-1].scores
     assert after is not None
     assert all(after[name] > 4 * value for name, value in before.items())
