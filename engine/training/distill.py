@@ -127,6 +127,7 @@ def distill_job(
     if spec.logit_shift:
         message = f"{spec.architecture}: networks whose logits are shifted cannot be distilled yet"
         raise UnsupportedModelError(message, "architectures")
+    files = files_like(checkpoint)
     samples = usable(attempts, config.answer_tokens)
     tokenizer = _tokenizer(config.source)
     replayed = ordinary_samples or _ordinary_stream(tokenizer, samples, config.seed)
@@ -135,7 +136,7 @@ def distill_job(
     return Job(
         name="control" if config.control else "distill",
         model=model,
-        files=files_like(checkpoint),
+        files=files,
         samples=DistillSamples(Repeated(samples, config.seed), replayed),
         mask=spec.mask_token_id,
         end=min(spec.stop_token_ids),
