@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.errors import EngineDeadError, LacunaError
+from engine.errors import ConfigError, EngineDeadError, LacunaError
 
 
 def run_on_ray(function: Callable[[], None], *, num_workers: int, cpus: int, uses_gpu: bool, storage: Path) -> None:
@@ -17,8 +17,11 @@ def run_on_ray(function: Callable[[], None], *, num_workers: int, cpus: int, use
     A running cluster is joined (RAY_ADDRESS), else one is started here. All nodes see the same files; ``storage`` is
     Ray Train's own folder and removed afterwards.
     """
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    try:
+        from ray.train import RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+    except ImportError:
+        raise ConfigError("--ray needs Ray Train: pip install 'ray[train]'", "ray") from None
 
     trainer = TorchTrainer(
         _call,

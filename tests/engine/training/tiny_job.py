@@ -31,6 +31,7 @@ from engine.training.job import (
 from engine.training.metrics import RunFiles, TrainProgress
 from engine.training.noise import Blocks
 from engine.training.trainer import TrainResult, TrainSettings, train
+from engine.training.world import World
 
 MASK, END = 62, 63
 SPEC = ModelSpec(
@@ -137,6 +138,12 @@ def losses(output: Path) -> list[float]:
 def _print_step(progress: TrainProgress) -> None:
     sys.stdout.write(f"{progress.step}\n")
     sys.stdout.flush()
+
+
+def train_on_two(output: Path) -> None:
+    """On each of two processes: both must be there, or the training waits."""
+    assert World.of_environment().size == 2
+    run(tiny_job(2, ADAMW), output)
 
 
 def main() -> None:
