@@ -449,9 +449,9 @@ class IterationManager:
     def _next_blocks(self, slots_n: IntArray, next_mask_n: IntArray) -> None:
         """Go on with the block that holds the next mask; blocks of given text between are not decided."""
         slots = self.slots
-        self._growth.extend(slots_n, next_mask_n)
         length_n = slots.block_length[slots_n]
-        behind_n = slots.block_end[slots_n]
+        behind_n = slots.block_end[slots_n]  # before a short last block grows with its canvas
+        self._growth.extend(slots_n, next_mask_n)
         slots.block_start[slots_n] = behind_n + (next_mask_n - behind_n) // length_n * length_n
         slots.block_end[slots_n] = np.minimum(slots.block_start[slots_n] + length_n, slots.canvas_len[slots_n])
         slots.step[slots_n] = 0

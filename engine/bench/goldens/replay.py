@@ -159,6 +159,8 @@ def _engine_config(key: EngineKey, rows: Mapping[int, Sequence[Row]], base: Engi
         max_queue_len=len(lengths),
         mask_token_id=key.mask_token_id,
         fused=key.mode == "default",
+        prefix_sharing=False,  # the references compute every prompt, and at once
+        long_prefill_budget=base.max_num_batched_tokens,
     )
 
 

@@ -15,7 +15,7 @@ from deployments.api_keys import KeyRing, load_keys
 from deployments.cli import app, main
 from deployments.cli.options import parse_knobs
 from deployments.cli.serve import next_steps, read_settings, scaled, sharded
-from deployments.config import EMBEDDED_MODELS, AppConfig
+from deployments.config import SHIPPED_BASES, SHIPPED_MODELS, AppConfig
 from deployments.launch import ServerOptions
 from engine.errors import ConfigError, InvalidRequestError
 
@@ -87,7 +87,7 @@ def test_strategies_of_a_model_begin_with_its_presets() -> None:
 
 
 def test_models_lists_what_is_embedded() -> None:
-    assert set(json.loads(run("models", "list", "--json"))) == set(EMBEDDED_MODELS)
+    assert set(json.loads(run("models", "list", "--json"))) == set(SHIPPED_MODELS + SHIPPED_BASES)
 
 
 @pytest.mark.parametrize(

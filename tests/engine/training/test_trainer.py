@@ -52,7 +52,7 @@ def run(preset: str, output: Path, *, steps: int, initial: Path | None = None) -
 @pytest.mark.parametrize("preset", ["tiny-sdar", "tiny-llada", "tiny-llada-moe"])
 def test_a_run_learns_and_leaves_a_checkpoint_that_the_engine_serves(preset: str, tmp_path: Path) -> None:
     reports = run(preset, tmp_path / "model", steps=30)
-    assert reports[20].loss < 0.9 * reports[0].loss
+    assert reports[25].loss < 0.9 * reports[0].loss
     assert reports[-1].scores is not None
     assert reports[-1].fraction == 1.0
     record = json.loads((tmp_path / "model" / "training.json").read_text())
@@ -94,8 +94,8 @@ def test_the_lladas_start_from_what_sdar_has_learned(tmp_path: Path) -> None:
     """The losses are those of the first step; noise and rows are the same for both."""
     run("tiny-sdar", tmp_path / "sdar", steps=60)
     for preset in ("tiny-llada", "tiny-llada-moe"):
-        scratch = run(preset, tmp_path / "scratch", steps=1)
-        adapted = run(preset, tmp_path / "adapted", steps=1, initial=tmp_path / "sdar")
+        scratch = run(preset, tmp_path / f"{preset}-scratch", steps=1)
+        adapted = run(preset, tmp_path / f"{preset}-adapted", steps=1, initial=tmp_path / "sdar")
         assert adapted[0].loss < 0.9 * scratch[0].loss
 
 
