@@ -13,6 +13,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 import engine
 from engine.errors import CheckpointError
 from engine.evaluation.autoregressive import AutoregressiveModel, is_autoregressive
+from engine.evaluation.datasets import held_out_set
 from engine.evaluation.evaluate import EvalConfig
 from engine.evaluation.formats.plain import Plain
 from engine.evaluation.tasks.sample import Sample
@@ -86,3 +87,9 @@ def test_a_folder_without_weights_is_named(folder: Path, tmp_path: Path) -> None
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         AutoregressiveModel(tmp_path)
+
+
+def test_the_shipped_base_is_right() -> None:
+    model = AutoregressiveModel(EMBEDDED.with_name("lacuna-tiny-ar"))
+    report = model.evaluate(held_out_set(["conversion", "code", "fact"], per_kind=4, seed=3), max_tokens=48)
+    assert report.overall.right >= 11, report.to_table()

@@ -17,7 +17,7 @@ CHECKPOINTS = Path(engine.__file__).parent / "checkpoints"
 KINDS = ["conversion", "code", "story", "fact"]
 
 
-@pytest.mark.parametrize("name", ["lacuna-tiny-sdar", "lacuna-tiny-llada"])
+@pytest.mark.parametrize("name", ["lacuna-tiny-sdar", "lacuna-tiny-llada", "lacuna-tiny-llada-moe"])
 def test_threshold_decoding_is_right_and_parallel(name: str) -> None:
     model = LLMEngine.from_pretrained(CHECKPOINTS / name, EngineConfig(device="cpu"))
     strategy = model.strategy({"decoder": "threshold", "threshold": 0.9})

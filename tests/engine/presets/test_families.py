@@ -13,6 +13,7 @@ from engine.presets.families import PRESET_FAMILIES, preset_family
     [
         ("LLaDAModelLM", "LLaDA-8B-Instruct", "llada"),
         ("LLaDAModelLM", "lacuna-tiny-llada", "lacuna-tiny-llada"),
+        ("LLaDAMoEModelLM", "lacuna-tiny-llada-moe-td", "lacuna-tiny-llada"),
         ("LLaDAMoEModelLM", "LLaDA-MoE-7B-A1B-Instruct", "llada-moe"),
         ("LLaDAMoEModelLM", "models--inclusionAI--LLaDA-MoE-7B-A1B-Instruct-TD", "llada-moe-td"),
         ("LLaDA2MoeModelLM", "LLaDA2.0-mini", "llada2"),
