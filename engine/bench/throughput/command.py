@@ -14,12 +14,13 @@ from rich.table import Table
 from engine.attention.ways import ATTENTION_WAYS
 from engine.bench.throughput.baseline import compare_with
 from engine.bench.throughput.measure import Bench, Measurement, Workload
-from engine.bench.throughput.roofline import Roofline, measure
+from engine.bench.throughput.roofline import Clock, Roofline, measure
 from engine.bench.throughput.shapes import SHAPES, random_model, shape
-from engine.config import DTYPES, EngineConfig, resolve_device, resolve_dtype
-from engine.errors import InvalidRequestError, LacunaError
+from engine.config import DTYPES, EngineConfig, check_quantization, resolve_device, resolve_dtype
+from engine.errors import ConfigError, InvalidRequestError, LacunaError
 from engine.models.checkpoint import open_checkpoint
 from engine.models.loader import load_model
+from engine.models.quantization import check_quantizable, quantize_int8
 from engine.models.spec import DiffusionLM
 
 SHORTEST_SHARE = 0.25
@@ -41,12 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixed", action="store_true", help="completions of a quarter up to the whole length")
     parser.add_argument("--threads", type=int, default=1, help="threads of one torch operation")
     parser.add_argument("--dtype", choices=["auto", *DTYPES], default="auto")
+    parser.add_argument("--quantization", choices=["none", "int8"], default="none", help="type of the weights")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--attention", choices=["auto", *ATTENTION_WAYS], default="auto", help="attention backend")
     parser.add_argument("--cuda-graphs", choices=["auto", "on", "off"], default="auto", help="record steps (CUDA)")
     parser.add_argument("--steps-per-look", type=int, help="denoising steps between two looks of the host")
     parser.add_argument("--whole", action="store_true", help="time whole forwards only (always so with CUDA graphs)")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each, of which the fastest counts")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each, in turns; the fastest counts")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="what a second is: cpu counts what this process computes, on a CPU that it shares with others",
+    )
     parser.add_argument("--output", type=Path, help="also write the results there, as JSON")
     parser.add_argument("--baseline", metavar="REV", help="run this commit too, in turns, and print ratios")
 
@@ -75,6 +83,7 @@ def measure_all(arguments: argparse.Namespace) -> tuple[list[tuple[str, int, Mea
     config = EngineConfig(
         device=arguments.device,
         dtype=arguments.dtype,
+        quantization=arguments.quantization,
         max_num_seqs=max(arguments.batch),
         max_num_batched_tokens=max(arguments.batch) * (arguments.prompt + arguments.generate),
         attention_backend=arguments.attention,
@@ -83,27 +92,40 @@ def measure_all(arguments: argparse.Namespace) -> tuple[list[tuple[str, int, Mea
     )
     model = _model(arguments, config)
     weight = next(model.parameters())
-    limits = measure(weight.dtype, weight.device)
+    cpu_time = arguments.clock == "cpu"
+    if cpu_time and weight.device.type != "cpu":
+        raise ConfigError(f"--clock cpu says nothing about a model on {weight.device}; use --clock wall", "clock")
+    limits = measure(weight.dtype, Clock(weight.device, cpu=cpu_time))
     max_model_len = arguments.prompt + arguments.generate
-    bench = Bench(model, config, max_model_len, limits, whole=arguments.whole)
-    results = []
+    bench = Bench(model, config, max_model_len, limits, whole=arguments.whole, cpu_time=cpu_time)
+    cases: list[tuple[str, int]] = []
+    workloads: list[Workload] = []
     for text in arguments.strategy or ["{}"]:
         options = _options(text)
         for batch in arguments.batch:
             lengths = list(_completion_lens(batch, arguments.generate, mixed=arguments.mixed))
-            workload = Workload(prompt_lens=[arguments.prompt] * batch, completion_lens=lengths, strategy=options)
-            results.append((text, batch, bench.best_of(workload, arguments.repeat)))
-    return results, limits
+            cases.append((text, batch))
+            workloads.append(
+                Workload(prompt_lens=[arguments.prompt] * batch, completion_lens=lengths, strategy=options)
+            )
+    measured = bench.best_of_each(workloads, arguments.repeat)
+    return [(name, batch, one) for (name, batch), one in zip(cases, measured, strict=True)], limits
 
 
 def _model(arguments: argparse.Namespace, config: EngineConfig) -> DiffusionLM:
     device = resolve_device(config)
+    check_quantization(config, device)
     if arguments.model is None:
         dtype = resolve_dtype(config, device, torch.bfloat16)
-        return random_model(shape(arguments.shape), dtype, device)
-    checkpoint = open_checkpoint(arguments.model, config)
-    dtype = resolve_dtype(config, device, checkpoint.weights.dtype)
-    return load_model(checkpoint.path, checkpoint.spec, dtype, device)
+        model = random_model(shape(arguments.shape), dtype, device)
+    else:
+        checkpoint = open_checkpoint(arguments.model, config)
+        dtype = resolve_dtype(config, device, checkpoint.weights.dtype)
+        model = load_model(checkpoint.path, checkpoint.spec, dtype, device)
+    if config.quantization == "none":
+        return model
+    check_quantizable(model.spec)
+    return quantize_int8(model)
 
 
 def _options(text: str) -> dict[str, object]:
@@ -127,7 +149,7 @@ def _table(results: Sequence[tuple[str, int, Measurement]], limits: Roofline, ar
     what = arguments.model or arguments.shape
     title = (
         f"{what}, prompt {arguments.prompt}, completion {arguments.generate}{' (mixed)' if arguments.mixed else ''}, "
-        f"{arguments.threads} thread(s); this machine: {limits.flops_per_s / 1e9:.0f} GFLOP/s, "
+        f"{arguments.threads} thread(s), {arguments.clock} time; this machine: {limits.flops_per_s / 1e9:.0f} GFLOP/s, "
         f"{limits.bytes_per_s / 1e9:.1f} GB/s"
     )
     table = Table(title=title, title_justify="left")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.attention.backend import AttentionBackend
-from engine.bench.throughput.roofline import Roofline, Work, body_work, head_work, now
+from engine.bench.throughput.roofline import Clock, Roofline, Work, body_work, head_work
 from engine.build import assemble_core
 from engine.config import EngineConfig, resolve_cuda_graphs
 from engine.core import EngineStats
@@ -92,12 +91,12 @@ class Measurement:
 class TimedModel(DiffusionLM):
     """A network whose layers and output head are timed; everything else is the network's own."""
 
-    def __init__(self, model: DiffusionLM, times: Times) -> None:
+    def __init__(self, model: DiffusionLM, times: Times, clock: Clock | None = None) -> None:
         super().__init__()
         self.spec = model.spec
         self._model = model
         self._times = times
-        self._device = next(model.parameters()).device
+        self._clock = clock or Clock(next(model.parameters()).device)
 
     @property
     def num_kv_heads(self) -> int:
@@ -114,15 +113,15 @@ class TimedModel(DiffusionLM):
         return self._model.mix(weights_MV)
 
     def forward(self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend) -> Tensor:
-        started = now(self._device)
+        started = self._clock.now()
         hidden_TD: Tensor = self._model(embeddings_TD, positions_T, attention)
-        self._times.body_s += now(self._device) - started
+        self._times.body_s += self._clock.now() - started
         return hidden_TD
 
     def compute_logits(self, hidden_MD: Tensor) -> Tensor:
-        started = now(self._device)
+        started = self._clock.now()
         logits_MV = self._model.compute_logits(hidden_MD)
-        self._times.head_s += now(self._device) - started
+        self._times.head_s += self._clock.now() - started
         self._times.head_positions += len(hidden_MD)
         return logits_MV
 
@@ -135,7 +134,15 @@ class TimedExecutor:
     positions are those that were open when the host looked last, and the forward's time counts as the layers'."""
 
     def __init__(
-        self, runner: ModelRunner, times: Times, spec: ModelSpec, roofline: Roofline, itemsize: int, *, whole: bool
+        self,
+        runner: ModelRunner,
+        times: Times,
+        spec: ModelSpec,
+        roofline: Roofline,
+        itemsize: int,
+        clock: Clock,
+        *,
+        whole: bool,
     ) -> None:
         self._whole = whole
         self._inner: Executor = LocalExecutor(runner)
@@ -143,13 +150,14 @@ class TimedExecutor:
         self._spec = spec
         self._roofline = roofline
         self._itemsize = itemsize
+        self._clock = clock
 
     def execute(self, plan: IterationPlan) -> StepResult:
         times = self._times
         before = times.head_positions
-        started = now(torch.device("cpu"))
+        started = self._clock.now()
         result = self._inner.execute(plan)  # ends with the copy to the host
-        seconds = now(torch.device("cpu")) - started
+        seconds = self._clock.now() - started
         times.execute_s += seconds
         if self._whole:
             times.body_s += seconds
@@ -163,8 +171,11 @@ class TimedExecutor:
 
 
 class Bench:
-    """Owns an engine over ``model`` whose parts are timed; where steps are recorded as graphs, and with ``whole``, only
-    whole forwards: to time a part the host has to wait for the device."""
+    """Owns an engine over ``model`` whose parts are timed, by the wall or by CPU time.
+
+    Where steps are recorded as graphs, and with ``whole``, only whole forwards are: to time a part the host has to wait
+    for the device.
+    """
 
     def __init__(
         self,
@@ -174,25 +185,35 @@ class Bench:
         roofline: Roofline,
         *,
         whole: bool = False,
+        cpu_time: bool = False,
     ) -> None:
         self._times = Times()
         weight = next(model.parameters())
         whole = whole or resolve_cuda_graphs(config, weight.device)
+        clock = Clock(weight.device, cpu=cpu_time)
+        self._clock = Clock(torch.device("cpu"), cpu=cpu_time)  # a step ends with the copy to the host
+        itemsize = 1 if config.quantization == "int8" else weight.dtype.itemsize  # of weights, and K/V no less
 
         def executor(runner: ModelRunner) -> Executor:
-            return TimedExecutor(runner, self._times, model.spec, roofline, weight.dtype.itemsize, whole=whole)
+            return TimedExecutor(runner, self._times, model.spec, roofline, itemsize, self._clock, whole=whole)
 
-        network = model if whole else TimedModel(model, self._times)
+        network = model if whole else TimedModel(model, self._times, clock)
         core = assemble_core(network, config, max_model_len, executor=executor)
         self._engine = LLMEngine(core, model.spec, MissingTokenizer(), config, max_model_len)
         self._roofline = roofline
 
     def best_of(self, workload: Workload, repeats: int) -> Measurement:
         """The fastest of ``repeats`` runs, after one that warms up."""
-        self._run(workload)
-        return min((self._run(workload) for _ in range(repeats)), key=lambda one: one.seconds)
+        return self.best_of_each([workload], repeats)[0]
 
-    def _run(self, workload: Workload) -> Measurement:
+    def best_of_each(self, workloads: Sequence[Workload], repeats: int) -> list[Measurement]:
+        """The fastest run of each workload. They take turns, so that a busy minute of the machine does not fall on all
+        runs of one."""
+        rounds = [[self.run(workload) for workload in workloads] for _ in range(1 + repeats)][1:]
+        return [min(runs, key=lambda one: one.seconds) for runs in zip(*rounds, strict=True)]
+
+    def run(self, workload: Workload) -> Measurement:
+        """One run."""
         engine, times = self._engine, self._times
         times.reset()
         before = engine.stats()
@@ -200,9 +221,9 @@ class Bench:
             engine.add_request(request)
         outputs: list[RequestOutput] = []
         while engine.has_unfinished_requests():
-            started = time.perf_counter()
+            started = self._clock.now()
             outputs += engine.step()
-            times.step_s += time.perf_counter() - started
+            times.step_s += self._clock.now() - started
         finished = [output.usage for output in outputs if output.finished]
         return self._measurement(finished, before, engine.stats())
 

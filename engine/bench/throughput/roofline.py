@@ -42,23 +42,35 @@ class Work:
         return Work(self.flops + other.flops, self.bytes + other.bytes)
 
 
-def measure(dtype: torch.dtype, device: torch.device) -> Roofline:
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Seconds of the wall, after everything that was asked of the device is done; or with ``cpu`` those that this
+    process has computed on any core, which neighbours on a shared machine change much less."""
+
+    device: torch.device
+    cpu: bool = False
+
+    def now(self) -> float:
+        return time.process_time() if self.cpu else now(self.device)
+
+
+def measure(dtype: torch.dtype, clock: Clock) -> Roofline:
     """Square matrix product and a large copy (each byte counted as read and as written)."""
-    left, right = (torch.ones(PROBE_SIZE, PROBE_SIZE, dtype=dtype, device=device) for _ in range(2))
-    source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=device)
+    left, right = (torch.ones(PROBE_SIZE, PROBE_SIZE, dtype=dtype, device=clock.device) for _ in range(2))
+    source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=clock.device)
     target = torch.zeros_like(source)
-    product_s = best_time(lambda: left @ right, device)
-    copy_s = best_time(lambda: target.copy_(source), device)
+    product_s = best_time(lambda: left @ right, clock)
+    copy_s = best_time(lambda: target.copy_(source), clock)
     return Roofline(2 * PROBE_SIZE**3 / product_s, 2 * COPY_BYTES / copy_s)
 
 
-def best_time(run: Callable[[], object], device: torch.device) -> float:
+def best_time(run: Callable[[], object], clock: Clock) -> float:
     """Seconds of the fastest of several runs."""
     times = []
     for _ in range(REPEATS):
-        started = now(device)
+        started = clock.now()
         run()
-        times.append(now(device) - started)
+        times.append(clock.now() - started)
     return min(times)
 
 
