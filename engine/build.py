@@ -26,8 +26,9 @@ from engine.decoding.decoder import Decoder
 from engine.errors import ConfigError
 from engine.executor import Executor, LocalExecutor
 from engine.graphs import CudaGraphs, GraphBackend
-from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, IterationManager
+from engine.iteration import IterationManager
 from engine.layers.experts import Experts
+from engine.layout import MAX_ALIGNED_BLOCK_LENGTH
 from engine.model_runner import ModelRunner
 from engine.models.checkpoint import Checkpoint, open_checkpoint
 from engine.models.division import check_division

@@ -15,7 +15,7 @@ from engine.decoding import DECODERS
 from engine.decoding.transform import InputTransform
 from engine.decoding.transforms import TRANSFORMS
 from engine.errors import ContextLengthError, InvalidRequestError
-from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, canvas_length
+from engine.layout import MAX_ALIGNED_BLOCK_LENGTH, canvas_length
 from engine.models.spec import ModelSpec
 from engine.presets.named import NamedStrategy
 from engine.randomness import fold_seed

@@ -13,7 +13,7 @@ import torch
 
 from engine.build import check_settings, make_block_manager, slot_length
 from engine.config import EngineConfig, resolve_cuda_graphs, resolve_device, resolve_dtype, resolve_max_model_len
-from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH
+from engine.layout import MAX_ALIGNED_BLOCK_LENGTH
 from engine.model_runner import MAX_LOGITS
 from engine.models.checkpoint import Checkpoint
 from engine.models.loader import build_model

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.cache.policy import IntArray
 from engine.decoding.decoder import FORCE_AFTER_BLOCK_LENGTHS
-from engine.iteration import canvas_length, lay_out
+from engine.layout import canvas_length, lay_out
 from engine.plan import IterationPlan
 from tests.helpers.engines import EOS, MASK, Rig, ScriptedExecutor, drive, letter, make_request, scripted
 

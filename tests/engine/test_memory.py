@@ -12,7 +12,7 @@ from engine.bench.throughput.shapes import shape
 from engine.build import build_core
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH
+from engine.layout import MAX_ALIGNED_BLOCK_LENGTH
 from engine.memory import LOGIT_BYTES, plan_checkpoint, plan_memory, weight_bytes
 from engine.model_runner import MAX_LOGITS
 from engine.models.checkpoint import open_checkpoint

@@ -19,7 +19,8 @@ from engine.core import EngineCore
 from engine.detokenizer import ByteDetokenizer, Detokenizer
 from engine.errors import InvalidRequestError
 from engine.executor import Executor
-from engine.iteration import MAX_ALIGNED_BLOCK_LENGTH, IterationManager
+from engine.iteration import IterationManager
+from engine.layout import MAX_ALIGNED_BLOCK_LENGTH
 from engine.llm_engine import LLMEngine
 from engine.models.spec import ModelSpec
 from engine.outputs import FinishReason, RequestOutput
