@@ -47,7 +47,16 @@ def bodies() -> list[dict[str, Any]]:
 
 def ask(client: httpx.Client, body: dict[str, Any]) -> Any:
     answer = client.post("/v1/chat/completions", json=body).raise_for_status().json()
-    return answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"], answer["usage"]
+    choice, usage = answer["choices"][0], answer["usage"]
+    # What of the prompt is computed and in how many forwards depends on what others share and need.
+    steps = usage["diffusion"]["denoising_steps"]
+    return (
+        choice["message"]["content"],
+        choice["finish_reason"],
+        usage["prompt_tokens"],
+        usage["completion_tokens"],
+        steps,
+    )
 
 
 def test_sixteen_at_once_equal_each_alone(service: Service) -> None:
