@@ -63,7 +63,7 @@ def _memory(job: Job, settings: TrainSettings, workers: int) -> Iterator[str]:
     autocast = bool(settings.bfloat16 or on_cuda) and not held
     activations = activation_bytes(job, held_bfloat16=held, autocast=autocast, fused_attention=on_cuda)
     processes = workers if workers > 1 else EXAMPLE_PROCESSES
-    yield f"{'GiB per process':<28}" + "".join(f"{name:>13}" for name in COLUMNS)
+    yield f"{'GiB per process':<34}" + "".join(f"{name:>13}" for name in COLUMNS)
     yield _line("one process", footprint(job, None, 1, activations), chosen=settings.zero is None)
     for stage in range(4):
         zero = ZeroSettings(stage, held)
@@ -75,4 +75,4 @@ def _memory(job: Job, settings: TrainSettings, workers: int) -> Iterator[str]:
 
 def _line(label: str, need: Footprint, *, chosen: bool) -> str:
     sizes = (need.weights, need.gradients, need.optimiser, need.activations, need.total)
-    return f"{label:<28}" + "".join(f"{size / GIB:13.3f}" for size in sizes) + "  <- as asked" * chosen
+    return f"{label:<34}" + "".join(f"{size / GIB:13.3f}" for size in sizes) + "  <- as asked" * chosen
