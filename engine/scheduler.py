@@ -60,6 +60,7 @@ class Scheduler:
         self._forward_s = 0.0
         self._waiting_positions = 0
         self._stuck = False
+        self._is_settled = False
 
     @property
     def num_waiting(self) -> int:
@@ -123,6 +124,7 @@ class Scheduler:
         those of the engine."""
         if self._waiting.rise(now_s):
             self._stuck = False
+        self._is_settled = self._stuck
         admitted = []
         while not self._stuck and (chosen := self._choose(forward)) is not None:
             admitted.append((chosen, self._start(chosen, forward)))
@@ -130,10 +132,11 @@ class Scheduler:
         return admitted
 
     def victims(self) -> list[Sequence]:
-        """Running requests to preempt so that the first of the queue fits; none where that is not allowed or would not
-        be enough. The caller has to :meth:`release` and :meth:`requeue` them."""
+        """Running requests to preempt so that the first of the queue fits; none where that is not allowed, would not be
+        enough, or where nothing has changed since the last time. The caller has to :meth:`release` and :meth:`requeue`
+        them."""
         head = self._waiting.first()
-        if head is None or self._rules.preemption == "off":
+        if head is None or self._is_settled or self._rules.preemption == "off":
             return []
         rank = self._rank(head)
         able = [one for one in self._ends_at if self._may_be_preempted(one) and self._rank(one) > rank]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.cli.training_options import TrainingOptions, run_training, training_command
+from deployments.cli.option_groups import with_option_groups
+from deployments.cli.training_options import TrainingOptions, run_training
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,17 +17,18 @@ if TYPE_CHECKING:
     from engine.training.job import Job
 
 
-@training_command
+@with_option_groups
 def train(
     preset: Annotated[str, typer.Argument(help="The recipe: tiny-ar, tiny-sdar, tiny-llada or tiny-llada-moe.")],
-    options: TrainingOptions,
+    *,
     initial: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint to go on from.", show_default="random; LLaDA: lacuna-tiny-sdar"),
+        typer.Option(help="Checkpoint to go on from.", show_default="the recipe's, or random"),
     ] = None,
     optimizer: Annotated[
         str, typer.Option(help="muon or adamw (which DeepSpeed needs).", show_default="the recipe's: muon")
     ] = "muon",
+    options: TrainingOptions,
 ) -> None:
     """Train a small model on the built-in tasks and save it in its family's published layout.
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import wraps
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,12 +21,10 @@ if TYPE_CHECKING:
     from engine.training.job import Job
     from engine.training.trainer import TrainSettings
 
-PARAMETER = "options"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
-    """What the commands share; every field is an option of each of them (see :func:`training_command`)."""
+    """What the commands share; every field is an option of each of them."""
 
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the checkpoint.")]
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", show_default="the recipe's", min=1)] = None
@@ -103,26 +99,6 @@ class TrainingOptions:
             return None if self.tensorboard == "none" else Path(self.tensorboard)
         is_installed = importlib.util.find_spec("tensorboard") is not None
         return self.output.with_name(self.output.name + ".tensorboard") if is_installed else None
-
-
-def training_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that takes ``options: TrainingOptions`` one command-line option for each of its fields."""
-    own = get_type_hints(command, include_extras=True)
-    shared = get_type_hints(TrainingOptions, include_extras=True)
-
-    @wraps(command)
-    def call(**values: object) -> None:
-        options = {field.name: values.pop(field.name) for field in fields(TrainingOptions)}
-        command(**values, **{PARAMETER: TrainingOptions(**options)})  # type: ignore[arg-type]
-
-    named = [p for p in inspect.signature(command).parameters.values() if p.name != PARAMETER]
-    parameters = {p.name: p.replace(kind=p.KEYWORD_ONLY, annotation=own[p.name]) for p in named}
-    signature = inspect.signature(TrainingOptions)
-    for name, parameter in signature.parameters.items():
-        parameters[name] = parameter.replace(annotation=shared[name])
-    call.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-    call.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()} | {"return": None}
-    return call
 
 
 def run_training(options: TrainingOptions, make_job: Callable[[], Job]) -> None:

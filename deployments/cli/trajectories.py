@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
 
 from deployments.cli import options
 from deployments.cli.questions import Questions
+from deployments.cli.training_options import TrainingOptions
 from engine.errors import ConfigError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -23,20 +26,23 @@ NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The options of the command that are about trajectories."""
+class TrajectoryOptions:
+    """What is asked, how it is decoded, and who marks the answers."""
 
-    teacher: str
-    data: Path | None
-    prompts: int
-    samples: int
-    temperature: float
-    strategy: str
-    max_tokens: int
-    verify: str
-    slots: int
-    threads: int
-    seed: int
+    data: Annotated[
+        Path | None, typer.Option(help="Questions with answers (JSON lines), as for lacuna eval.", show_default=SOURCES)
+    ] = None
+    prompts: Annotated[int, typer.Option(help="Prompts of the built-in tasks to decode.", min=1)] = 2000
+    samples: Annotated[int, typer.Option(help="Answers to each prompt; several need a temperature.", min=1)] = 1
+    temperature: Annotated[float, typer.Option(help="Of the decoding.", min=0)] = 0.0
+    strategy: Annotated[
+        str, typer.Option(help="How to decode, e.g. threshold,threshold=0.95.", show_default="the model's own")
+    ] = ""
+    max_tokens: Annotated[int, typer.Option(help="Longest canvas.", min=2)] = 96
+    verify: Annotated[
+        str, typer.Option(help="exact, number, code (runs it) or none.", show_default="what suits the data")
+    ] = ""
+    slots: Annotated[int, typer.Option(help="Prompts decoded at the same time.", min=1)] = 16
 
 
 def read(path: Path) -> Collection:
@@ -48,26 +54,26 @@ def read(path: Path) -> Collection:
     return found
 
 
-def collected(asked: Asked, path: Path) -> Collection:
+def collected(teacher: str, asked: TrajectoryOptions, training: TrainingOptions, path: Path) -> Collection:
     """Decode what the file lacks, with a progress bar on stderr."""
     from engine.strategy_text import parse_strategy_text
     from engine.training.collection import CollectConfig, Collector, heading
     from engine.training.trajectories import Collection, CollectionWriter
 
-    questions = _questions(asked)
+    questions = _questions(asked, training.seed)
     name = asked.verify or _usual(questions)
     config = CollectConfig(
         samples_per_prompt=asked.samples,
         temperature=asked.temperature,
         max_tokens=asked.max_tokens,
-        seed=asked.seed,
+        seed=training.seed,
         format=questions.format,
         verifier=_verifier(questions, name),
     )
-    engine = options.load_engine(asked.teacher, threads=asked.threads, slots=asked.slots)
+    engine = options.load_engine(teacher, threads=training.threads, slots=asked.slots)
     strategy = engine.strategy(parse_strategy_text(asked.strategy) if asked.strategy else {})
     source = SOURCES if asked.data is None else asked.data.name
-    about = heading(strategy, config, asked.teacher, source, len(questions.samples), name)
+    about = heading(strategy, config, teacher, source, len(questions.samples), name)
     writer = CollectionWriter(path, about)
     with _bar("decoding") as on_progress:
         Collector(engine, strategy, config).run(questions.samples, writer, on_progress)
@@ -76,13 +82,13 @@ def collected(asked: Asked, path: Path) -> Collection:
     return found
 
 
-def _questions(asked: Asked) -> Questions:
+def _questions(asked: TrajectoryOptions, seed: int) -> Questions:
     from engine.evaluation.formats.table import AUTO, PLAIN
     from engine.training.collection import training_questions
 
     if asked.data is None:
-        return Questions(PLAIN, tuple(training_questions(asked.prompts, asked.seed)))
-    return Questions.read(asked.data, AUTO, None, 0, asked.seed)
+        return Questions(PLAIN, tuple(training_questions(asked.prompts, seed)))
+    return Questions.read(asked.data, AUTO, None, 0, seed)
 
 
 def _usual(questions: Questions) -> str:

@@ -29,7 +29,7 @@ from engine.training.likelihood import HeldOut, read_samples
 from engine.training.noise import Objective
 from engine.training.row_encoder import Phase, RowEncoder
 from engine.training.tokenizer import SPECIAL_TOKENS
-from engine.training.validation import ReferenceDecoder, validate
+from engine.training.validation import ReferenceDecoder, exact_matches
 
 SEQUENCE_LENGTH = 2048
 ROUTER_AUX = 0.001
@@ -153,11 +153,7 @@ def _tasks(config: AdaptConfig, converted: Converted) -> Material:
 def _accuracy(config: AdaptConfig, converted: Converted, tokenizer: Tokenizer) -> Callable[[], Mapping[str, float]]:
     decoder = ReferenceDecoder(converted.model, SpecialIds.of(tokenizer), config.block_length, threshold=None)
 
-    def exact_matches() -> Mapping[str, float]:
-        scores = validate(decoder, tokenizer, config.validation_prompts)
-        return {kind: score.accuracy for kind, score in scores.items()}
-
-    return exact_matches
+    return lambda: exact_matches(decoder, tokenizer, config.validation_prompts)
 
 
 def _data(config: AdaptConfig, converted: Converted) -> Material:

@@ -97,9 +97,7 @@ class AdaptConfig:
     @property
     def budget(self) -> Budget:
         """A thousand steps where nothing is said."""
-        if self.steps is None and self.minutes is None:
-            return Budget(STEPS, None)
-        return Budget(self.steps, self.minutes)
+        return Budget.or_default(self.steps, self.minutes, STEPS)
 
     @property
     def warmup_steps(self) -> int:

@@ -21,7 +21,7 @@ from engine.training.job import Budget, Curriculum, Job, JsonValue, Optimisation
 from engine.training.network import recipe_spec
 from engine.training.presets import RECIPES, Recipe, describe
 from engine.training.tokenizer import train_tokenizer
-from engine.training.validation import Decoder, NextTokenDecoder, ReferenceDecoder, validate
+from engine.training.validation import Decoder, NextTokenDecoder, ReferenceDecoder, exact_matches
 
 TOKENIZER_SEED = 0
 EMBEDDED = Path(__file__).parents[1] / "checkpoints"
@@ -45,9 +45,7 @@ class BaseConfig:
 
     def budget(self, recipe: Recipe) -> Budget:
         """The recipe's own number of steps holds when nothing is said."""
-        if self.steps is None and self.time_budget_minutes is None:
-            return Budget(recipe.steps, None)
-        return Budget(self.steps, self.time_budget_minutes)
+        return Budget.or_default(self.steps, self.time_budget_minutes, recipe.steps)
 
 
 class TaskSamples(SampleStream):
@@ -105,7 +103,7 @@ def base_job(config: BaseConfig, recipe: Recipe | None = None) -> Job:
         row_lengths=ROW_LENGTHS,
         budget=config.budget(recipe),
         router_balance=ROUTER_BALANCE if recipe.experts else 0.0,
-        validate=lambda: _accuracy(decoder, tokenizer, config.validation_prompts),
+        validate=lambda: exact_matches(decoder, tokenizer, config.validation_prompts),
         record={
             "preset": config.preset,
             "seed": config.seed,
@@ -126,7 +124,3 @@ def _decoder(recipe: Recipe, model: DiffusionLM, ids: SpecialIds) -> Decoder:
     if recipe.family == "qwen3":
         return NextTokenDecoder(model, ids)
     return ReferenceDecoder(model, ids, recipe.block_length, threshold=None)
-
-
-def _accuracy(decoder: Decoder, tokenizer: Tokenizer, prompts: int) -> dict[str, float]:
-    return {kind: score.accuracy for kind, score in validate(decoder, tokenizer, prompts).items()}

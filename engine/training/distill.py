@@ -36,8 +36,9 @@ from engine.training.noise import Blocks, Canvas, Objective
 from engine.training.replay import DistillSamples, Repeated, Replay
 from engine.training.trajectories import Attempt, Heading
 from engine.training.transitions import BlockTransition, CanvasTransition, Compress
-from engine.training.validation import ReferenceDecoder, validate
+from engine.training.validation import ReferenceDecoder, exact_matches
 
+STEPS = 300
 ROW_MULTIPLE, STEPS_OF_LENGTHS = 64, 16
 MARGIN = 64
 """Canvases of ordinary rows may be longer than those of the trajectories."""
@@ -75,9 +76,7 @@ class DistillConfig:
 
     def budget(self) -> Budget:
         """Some passes over some thousand answers where nothing is said."""
-        if self.steps is None and self.minutes is None:
-            return Budget(300, None)
-        return Budget(self.steps, self.minutes)
+        return Budget.or_default(self.steps, self.minutes, STEPS)
 
 
 def usable(attempts: Sequence[Attempt], answer_tokens: tuple[int, int]) -> list[EncodedSample]:
@@ -201,7 +200,7 @@ def _validation(
     if tokenizer is None or not prompts:
         return None
     decoder = ReferenceDecoder(model, SpecialIds.of(tokenizer), heading.block_length, threshold=0.9)
-    return lambda: {kind: score.accuracy for kind, score in validate(decoder, tokenizer, prompts).items()}
+    return lambda: exact_matches(decoder, tokenizer, prompts)
 
 
 def _record(config: DistillConfig, heading: Heading, num_samples: int) -> dict[str, JsonValue]:

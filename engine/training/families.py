@@ -1,4 +1,4 @@
-"""What differs between the families in training: the network, two parameter names and the published config."""
+"""What differs between the families in training: the network and the published config."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ ROUTER_BALANCE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """``embedding`` and ``head`` are published tensor names, ``residual_outputs`` endings of those that write into the
-    residual stream; ``config`` renders a spec with the published field names."""
+    """``residual_outputs`` are endings of the published names of tensors that write into the residual stream;
+    ``config`` renders a spec with its published field names."""
 
     build: Callable[[ModelSpec], DiffusionLM]
     architecture: str
     attention: AttentionPattern
-    embedding: str
-    head: str
     residual_outputs: tuple[str, ...]
     config: Callable[[ModelSpec], dict[str, object]]
 
@@ -70,16 +68,11 @@ def llada_config(spec: ModelSpec) -> dict[str, object]:
 
 def llada_moe_config(spec: ModelSpec) -> dict[str, object]:
     """``config.json`` of ``LLaDAMoEModelLM``: LLaDA's ``model_type``, and otherwise the names of transformers."""
-    (end,), moe = spec.stop_token_ids, spec.moe
+    moe = spec.moe
     assert moe is not None
-    return {
-        "architectures": [spec.architecture],
+    common = _transformers_config(spec)
+    return common | {
         "model_type": "llada",
-        "hidden_size": spec.hidden_size,
-        "num_hidden_layers": spec.num_layers,
-        "num_attention_heads": spec.num_heads,
-        "num_key_value_heads": spec.num_kv_heads,
-        "hidden_act": "silu",
         "num_experts": moe.num_experts,
         "num_experts_per_tok": moe.routing.experts_per_token,
         "expert_intermediate_size": moe.intermediate_size,
@@ -92,37 +85,39 @@ def llada_moe_config(spec: ModelSpec) -> dict[str, object]:
         "routed_scaling_factor": 1,
         "router_aux_loss_coef": ROUTER_BALANCE,
         "qk_layernorm": True,
-        "attention_bias": False,
         "attention_dropout": 0.0,
         "clip_qkv": None,
-        "max_position_embeddings": spec.max_position_embeddings,
-        "rms_norm_eps": spec.rms_norm_eps,
-        "rope_theta": spec.rope_theta,
-        "rope_scaling": None,
         "partial_rotary_factor": 1,
-        "tie_word_embeddings": spec.tie_word_embeddings,
-        "vocab_size": spec.vocab_size,
-        "block_size": spec.block_length,
-        "mask_token_id": spec.mask_token_id,
-        "eos_token_id": end,
-        "pad_token_id": end,
-        "torch_dtype": "bfloat16",
-        "use_cache": False,
+        "pad_token_id": common["eos_token_id"],
     }
 
 
 def sdar_config(spec: ModelSpec) -> dict[str, object]:
     """``config.json`` of ``SDARForCausalLM``."""
+    common = _transformers_config(spec)
+    return common | {
+        "model_type": "sdar",
+        "intermediate_size": spec.intermediate_size,
+        "head_dim": spec.head_dim,
+        "bos_token_id": common["eos_token_id"],
+    }
+
+
+def qwen3_config(spec: ModelSpec) -> dict[str, object]:
+    """``config.json`` of ``Qwen3ForCausalLM``, the autoregressive network that SDAR begins as."""
+    fields = sdar_config(spec) | {"model_type": "qwen3", "use_cache": True}
+    return {name: value for name, value in fields.items() if name not in ("block_size", "mask_token_id")}
+
+
+def _transformers_config(spec: ModelSpec) -> dict[str, object]:
+    """What families with the names of transformers have in common."""
     (end,) = spec.stop_token_ids
     return {
         "architectures": [spec.architecture],
-        "model_type": "sdar",
         "hidden_size": spec.hidden_size,
-        "intermediate_size": spec.intermediate_size,
         "num_hidden_layers": spec.num_layers,
         "num_attention_heads": spec.num_heads,
         "num_key_value_heads": spec.num_kv_heads,
-        "head_dim": spec.head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": spec.max_position_embeddings,
         "rms_norm_eps": spec.rms_norm_eps,
@@ -133,25 +128,16 @@ def sdar_config(spec: ModelSpec) -> dict[str, object]:
         "vocab_size": spec.vocab_size,
         "block_size": spec.block_length,
         "mask_token_id": spec.mask_token_id,
-        "bos_token_id": end,
         "eos_token_id": end,
         "torch_dtype": "bfloat16",
         "use_cache": False,
     }
 
 
-def qwen3_config(spec: ModelSpec) -> dict[str, object]:
-    """``config.json`` of ``Qwen3ForCausalLM``, the autoregressive network that SDAR begins as."""
-    fields = sdar_config(spec) | {"model_type": "qwen3", "use_cache": True}
-    return {name: value for name, value in fields.items() if name not in ("block_size", "mask_token_id")}
-
-
 LLADA = Family(
     build=LLaDAModel,
     architecture="LLaDAModelLM",
     attention="bidirectional",
-    embedding="model.transformer.wte.weight",
-    head="model.transformer.ff_out.weight",
     residual_outputs=("attn_out.weight", "ff_out.weight"),
     config=llada_config,
 )
@@ -159,8 +145,6 @@ LLADA_MOE = Family(
     build=LLaDAMoEModel,
     architecture="LLaDAMoEModelLM",
     attention="bidirectional",
-    embedding="model.embed_tokens.weight",
-    head="lm_head.weight",
     residual_outputs=("o_proj.weight", "down_proj.weight"),
     config=llada_moe_config,
 )
@@ -168,8 +152,6 @@ SDAR = Family(
     build=SDARModel,
     architecture="SDARForCausalLM",
     attention="block_causal",
-    embedding="model.embed_tokens.weight",
-    head="lm_head.weight",
     residual_outputs=("o_proj.weight", "down_proj.weight"),
     config=sdar_config,
 )

@@ -6,6 +6,7 @@ import torch
 
 from engine.models.spec import DiffusionLM
 from engine.training.families import Family
+from engine.training.optim import EMBEDDING, HEAD
 
 HEAD_SCALE = 0.02
 RESIDUAL_SCALE = 0.1
@@ -26,5 +27,5 @@ def initialise(model: DiffusionLM, family: Family, generator: torch.Generator) -
         else:
             scale = RESIDUAL_SCALE if name.endswith(family.residual_outputs) else 1.0
             tensor.normal_(std=scale * tensor.shape[1] ** -0.5, generator=generator)
-    tensors[family.embedding].normal_(generator=generator)
-    tensors[family.head].copy_(HEAD_SCALE * tensors[family.embedding])
+    embedding = parameters[EMBEDDING].normal_(generator=generator)
+    parameters[HEAD].copy_(HEAD_SCALE * embedding)

@@ -149,6 +149,11 @@ class Budget:
     steps: int | None
     minutes: float | None
 
+    @classmethod
+    def or_default(cls, steps: int | None, minutes: float | None, default: int) -> Budget:
+        """What was asked for, ``default`` steps where nothing was."""
+        return cls(default if steps is None and minutes is None else steps, minutes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:

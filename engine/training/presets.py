@@ -84,6 +84,7 @@ RECIPES: dict[str, Recipe] = {
     "tiny-sdar": Recipe(
         family="sdar",
         block_length=4,
+        intermediate_size=448,
         stages=(
             Stage(0.3, (Share(AUTOREGRESSIVE, 1.0),)),
             Stage(0.4, (Share(AUTOREGRESSIVE, 0.5), Share(Blocks(4), 0.5)), 0.8),
@@ -94,6 +95,7 @@ RECIPES: dict[str, Recipe] = {
         family="llada",
         block_length=8,
         initial="lacuna-tiny-sdar",
+        intermediate_size=448,
         stages=(CANVASES,),
         decay_from=0.15,
         steps=800,
@@ -101,7 +103,7 @@ RECIPES: dict[str, Recipe] = {
     "tiny-llada-moe": Recipe(
         family="llada-moe",
         block_length=8,
-        initial="lacuna-tiny-sdar",
+        initial="lacuna-tiny-ar",
         experts=ExpertShape(number=8, per_token=4, width=48),
         stages=(CANVASES,),
         decay_from=0.15,

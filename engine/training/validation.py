@@ -173,6 +173,11 @@ def validate(
     return scores
 
 
+def exact_matches(decoder: Decoder, tokenizer: Tokenizer, per_kind: int) -> dict[str, float]:
+    """Share of right answers by kind, as a job's ``validate`` returns it."""
+    return {kind: score.accuracy for kind, score in validate(decoder, tokenizer, per_kind).items()}
+
+
 def _score(decoder: Decoder, tokenizer: Tokenizer, ids: SpecialIds, samples: list[Sample], max_tokens: int) -> Score:
     completions: list[list[int]] = []
     forwards = 0

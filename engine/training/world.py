@@ -29,12 +29,14 @@ class World:
     @classmethod
     def of_environment(cls) -> World:
         """What the launcher says. ConfigError for variables that are missing or no numbers."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls()
         try:
+            if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+                return cls()
             return cls(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
         except (KeyError, ValueError) as error:
-            message = f"WORLD_SIZE is set, but {error}: the launcher must set RANK, WORLD_SIZE and LOCAL_RANK"
+            message = (
+                f"WORLD_SIZE is set, but {error}: the launcher must set RANK, WORLD_SIZE and LOCAL_RANK to numbers"
+            )
             raise ConfigError(message, "workers") from None
 
     @property

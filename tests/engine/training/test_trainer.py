@@ -21,6 +21,7 @@ from engine.training.data import SpecialIds, encode_prompt
 from engine.training.families import FAMILIES
 from engine.training.metrics import TrainProgress
 from engine.training.network import recipe_spec
+from engine.training.optim import EMBEDDING
 from engine.training.presets import RECIPES, ExpertShape
 from engine.training.trainer import TrainSettings, train
 from engine.training.validation import NextTokenDecoder
@@ -97,6 +98,14 @@ def test_the_lladas_start_from_what_sdar_has_learned(tmp_path: Path) -> None:
         scratch = run(preset, tmp_path / f"{preset}-scratch", steps=1)
         adapted = run(preset, tmp_path / f"{preset}-adapted", steps=1, initial=tmp_path / "sdar")
         assert adapted[0].loss < 0.9 * scratch[0].loss
+
+
+@pytest.mark.parametrize("preset", [name for name, recipe in RECIPES.items() if recipe.initial])
+def test_a_recipe_fits_the_checkpoint_that_it_starts_from(preset: str) -> None:
+    model = base_job(BaseConfig(preset=preset)).model
+    scratch = base_job(BaseConfig(preset=preset), replace(RECIPES[preset], initial=None, tokenizer_samples=10)).model
+    assert [p.shape for p in model.parameters()] == [p.shape for p in scratch.parameters()]
+    assert not torch.equal(model.get_parameter(EMBEDDING), scratch.get_parameter(EMBEDDING))
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
