@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +11,8 @@ from engine.attention.ways import attention_way
 from engine.cache import CACHE_POLICIES
 from engine.cache.block_manager import BlockManager
 from engine.cache.kv_cache import KVCache
+from engine.cache.policy import AttentionPattern, CachePolicy
+from engine.canvas_sharing import CanvasSharing
 from engine.config import (
     EngineConfig,
     check_quantization,
@@ -40,7 +42,7 @@ from engine.parallel import ALONE, Ranks
 from engine.rank_check import RankCheck
 from engine.registry import Registry
 from engine.scheduler import Scheduler, SchedulingRules
-from engine.sharing import PrefixSharing
+from engine.sharing import PrefixSharing, Sharing
 from engine.slots import SlotTable
 from engine.step_graphs import StepShape
 from engine.strategy import DEFAULTS
@@ -144,11 +146,27 @@ def assemble_core(
             logit_shift=spec.logit_shift,
             eos_token_id=min(spec.stop_token_ids, default=None),
             steps_per_look=resolve_steps_per_look(config, next(model.parameters()).device),
-            sharing=PrefixSharing(blocks, slots) if config.prefix_sharing else None,
+            sharing=make_sharing(config, spec.attention, blocks, slots, policies),
         ),
         executor(runner),
         telemetry,
     )
+
+
+def make_sharing(
+    config: EngineConfig,
+    attention: AttentionPattern,
+    blocks: BlockManager,
+    slots: SlotTable,
+    policies: Mapping[str, CachePolicy],
+) -> Sharing | None:
+    """What requests of a model may compute for each other, if at all. Unfused, every request has a first pass of its
+    own, as published."""
+    if not config.prefix_sharing:
+        return None
+    if attention == "block_causal":
+        return PrefixSharing(blocks, slots)
+    return CanvasSharing(blocks, slots, policies) if config.fused else None
 
 
 def _make_runner(

@@ -94,8 +94,8 @@ class EngineConfig:
     prefix_sharing: Annotated[
         bool,
         Field(
-            description="Compute the beginnings that prompts of block-causal models have in common once. Requests with "
-            "another cache_salt share nothing."
+            description="Compute once what requests have in common: the beginnings of prompts (block-causal models), "
+            "the first pass over equal canvases (bidirectional models). Requests with another cache_salt share nothing."
         ),
     ] = True
     page_size: Annotated[

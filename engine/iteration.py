@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.cache.block_manager import Allocation
-from engine.cache.policy import BoolArray, CachePolicy, IntArray, Progress
+from engine.cache.policy import BoolArray, CachePolicy, IntArray
 from engine.cache.prefix_keys import block_keys
 from engine.decoding import DECODERS
 from engine.decoding.transform import InputTransform
@@ -34,7 +34,7 @@ from engine.plan import (
     without_blocks,
 )
 from engine.sequence import Sequence
-from engine.sharing import PrefixSharing
+from engine.sharing import Sharing
 from engine.slots import SlotTable, SlotTraits
 from engine.steps_ahead import Planned, StepsAhead
 
@@ -63,7 +63,7 @@ class IterationManager:
         logit_shift: int = 0,
         eos_token_id: int | None = None,
         steps_per_look: int = 1,
-        sharing: PrefixSharing | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self.slots = slots
         self.num_idle_positions = 0
@@ -141,7 +141,7 @@ class IterationManager:
             self.slots.resume(slot, sequence.suspended)
             sequence.suspended = None
         if self._sharing is not None:
-            self._sharing.open(slot, sequence.prefix_keys, sequence.request.cache_salt, memory[0].copies)
+            self._sharing.open(sequence, memory[0].copies)
         self._growth.open(slot, strategy.length)
         self.slots.last_run[slot] = self._iteration  # behind everyone who is waiting for a turn
         self.slots.handicap[slot] = handicap(sequence.request.priority)
@@ -230,7 +230,7 @@ class IterationManager:
         slots = self.slots
         slots.cached_len[self._kept] = self._cached_len
         given = slots.given_len[self._kept]
-        for slot in self._kept[(given > 0) & (self._cached_len >= given)]:
+        for slot in self._kept[(given > 0) & (self._whole | (self._cached_len >= given))]:
             assert self._sharing is not None
             self._sharing.computed(int(slot))
         self._computed(np.ones(len(self._kept), np.bool_))
@@ -286,32 +286,13 @@ class IterationManager:
         if len(rows.slot_R) > len(kept) or (decode_row < 0).any():
             return 1
         needs_host = slots.watched[kept] | (slots.transforms[kept] != 0) | self._growth.adaptive(kept)
+        needs_host |= slots.given_len[kept] > 0
         needs_host |= self._measures[slots.policy[kept]] | np.array(self._divergent)[slots.decoder[kept]]
         needs_host |= np.array(self._first_only)[slots.policy[kept]] & (slots.step[kept] == 0)
         if needs_host.any():
             return 1
         planned = Planned(kept, rows, self._cached_len, self._whole, self._refresh[kept])
-        return self._ahead.count(planned, lambda chosen: self._progress(chosen, slots.block_length[chosen]))
-
-    def _progress(self, slots: IntArray, chunk_len: IntArray) -> Progress:
-        table = self.slots
-        return Progress(
-            canvas_len=table.canvas_len[slots],
-            block_start=table.block_start[slots],
-            block_end=table.block_end[slots],
-            block_length=table.block_length[slots],
-            cached_len=table.cached_len[slots],
-            step=table.step[slots],
-            total_steps=table.denoising_steps[slots],
-            refreshed=table.refreshed[slots],
-            stale_steps=table.stale_steps[slots],
-            drift=table.drift[slots],
-            decided_start=table.decided_start[slots],
-            refreshes=table.refreshes[slots],
-            fresh=table.fresh[slots],
-            chunk_len=chunk_len,
-            knobs=table.knobs(slots),
-        )
+        return self._ahead.count(planned, lambda chosen: slots.progress(chosen, slots.block_length[chosen]))
 
     def _spans(self, running: IntArray, chunk_len: IntArray) -> tuple[Rows, IntArray, IntArray, IntArray]:
         """Ask every policy present. Returns rows, the slot that owns each, and per running sequence its decode row
@@ -322,7 +303,7 @@ class IterationManager:
         for number in np.unique(self.slots.policy[running]):
             chosen = np.flatnonzero(self.slots.policy[running] == number)
             policy = self._policies[self._policy_names[number]]
-            spans = policy.spans(self._progress(running[chosen], chunk_len[chosen]))
+            spans = policy.spans(self.slots.progress(running[chosen], chunk_len[chosen]))
             decode_row[chosen] = np.where(spans.decode_row >= 0, spans.decode_row + num_rows, -1)
             cached_len[chosen] = spans.cached_len
             self._refresh[running[chosen]] = False if spans.refresh is None else spans.refresh

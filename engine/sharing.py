@@ -6,15 +6,38 @@ Here is what happens between requests that run at the same time, such as several
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
 from engine.cache.block_manager import BlockManager, KVCopy
 from engine.cache.prefix_keys import block_keys
+from engine.sequence import Sequence
 from engine.slots import SlotTable
 
 MIN_GAIN = 32
 """Positions that a request must be spared so that it waits for them."""
+
+
+class Sharing(ABC):
+    """Which running requests compute something for others too, and who waits for it (``paused``). Where a slot has a
+    ``given_len``, :meth:`computed` is called as soon as so many positions, or all of its canvas, have their K/V."""
+
+    @abstractmethod
+    def open(self, sequence: Sequence, copies: SequenceOf[KVCopy]) -> None:
+        """A request begins in its slot; K/V before the slot's ``cached_len`` are there after ``copies``."""
+
+    @abstractmethod
+    def computed(self, slot: int) -> None:
+        """What is given of ``slot`` has its K/V: others may have them."""
+
+    @abstractmethod
+    def close(self, slot: int) -> None:
+        """The request in ``slot`` leaves it; its pages are still its own."""
+
+    @abstractmethod
+    def take_copies(self) -> tuple[KVCopy, ...]:
+        """What the next plan has to copy, in order. Its forward comes next."""
 
 
 @dataclass(slots=True)
@@ -22,14 +45,14 @@ class _Prompt:
     """The whole blocks of a running request that are given, how many of them have K/V or will get them from the request
     that is waited for, and who waits for this one."""
 
-    keys: Sequence[bytes]
+    keys: SequenceOf[bytes]
     block_length: int
     salt: str
     maker: int = -1
     followers: list[int] = field(default_factory=list)
 
 
-class PrefixSharing:
+class PrefixSharing(Sharing):
     """Owns who computes which blocks of prompts (``_makers``) and the copies that the next plan has to make. A slot
     that waits is ``paused``. Loops run over requests that come, end, or have just computed their prompt."""
 
@@ -40,22 +63,20 @@ class PrefixSharing:
         self._makers: dict[bytes, int] = {}
         self._copies: list[KVCopy] = []
 
-    def open(self, slot: int, keys: Sequence[bytes], salt: str, copies: Sequence[KVCopy]) -> None:
-        """A request begins in ``slot`` whose given blocks have ``keys``; K/V before its ``cached_len`` are there after
-        ``copies``."""
+    def open(self, sequence: Sequence, copies: SequenceOf[KVCopy]) -> None:
         self._copies += copies
-        if keys:
-            self._prompts[slot] = _Prompt(keys, int(self._slots.block_length[slot]), salt)
+        if sequence.prefix_keys:
+            slot, salt = sequence.slot, sequence.request.cache_salt
+            self._prompts[slot] = _Prompt(sequence.prefix_keys, int(self._slots.block_length[slot]), salt)
             self._place(slot)
 
     def computed(self, slot: int) -> None:
-        """All given blocks of ``slot`` have their K/V: others may have them."""
         prompt = self._prompts[slot]
         self._blocks.register(slot, prompt.keys, prompt.block_length)
         self._dismiss(slot, prompt)
 
     def close(self, slot: int) -> None:
-        """The request in ``slot`` ends; what it has committed stays known as long as its pages are not needed."""
+        """What the request has committed stays known as long as its pages are not needed."""
         prompt = self._prompts.pop(slot, None)
         if prompt is None:
             return
@@ -69,7 +90,6 @@ class PrefixSharing:
         self._dismiss(slot, prompt)
 
     def take_copies(self) -> tuple[KVCopy, ...]:
-        """What the next plan has to copy, in order."""
         taken, self._copies = tuple(self._copies), []
         return taken
 

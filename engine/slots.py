@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.cache.policy import BoolArray, FloatArray, IntArray
+from engine.cache.policy import BoolArray, FloatArray, IntArray, Progress
 from engine.columns import MAX_STOP_IDS
 from engine.sequence import Suspension
 
@@ -59,7 +59,7 @@ class SlotTable:
     the 1-based denoising step that filled a position, 0 for masks and for the prompt; ``probability`` what the model
     gave the token at that step (nan: it was not the model's candidate there, or given). ``handicap`` is how many
     forwards a sequence goes behind one of priority 0, ``turn`` orders long prompts;
-    ``given_len`` positions are announced to others once they are cached (0: none), ``paused`` ones wait for such; of
+    ``given_len`` positions are announced to others once their K/V are there (0: none), ``paused`` ones wait for it; of
     ``reused`` positions the K/V came from other requests. ``stale_steps``, ``drift`` and
     ``decided_start`` are those of Progress.
     """
@@ -158,6 +158,26 @@ class SlotTable:
     def close(self, slot: int) -> None:
         """The sequence takes no part in any later plan."""
         self.running[slot] = False
+
+    def progress(self, slots_n: IntArray, chunk_len_n: IntArray) -> Progress:
+        """What cache policies are told of these slots."""
+        return Progress(
+            canvas_len=self.canvas_len[slots_n],
+            block_start=self.block_start[slots_n],
+            block_end=self.block_end[slots_n],
+            block_length=self.block_length[slots_n],
+            cached_len=self.cached_len[slots_n],
+            step=self.step[slots_n],
+            total_steps=self.denoising_steps[slots_n],
+            refreshed=self.refreshed[slots_n],
+            refreshes=self.refreshes[slots_n],
+            fresh=self.fresh[slots_n],
+            stale_steps=self.stale_steps[slots_n],
+            drift=self.drift[slots_n],
+            decided_start=self.decided_start[slots_n],
+            chunk_len=chunk_len_n,
+            knobs=self.knobs(slots_n),
+        )
 
     def knobs(self, slots: IntArray) -> Mapping[str, npt.NDArray[np.float64]]:
         """Policy parameters at ``slots``, by name."""

@@ -89,7 +89,7 @@ class RequestBody(BaseModel):
     cache_salt: str | None = Field(
         default=None,
         max_length=256,
-        description="Prompts share what was computed of their beginnings only among requests of one API key and salt.",
+        description="What was computed of prompts is shared only among requests of one API key and salt.",
     )
     user: str | None = Field(default=None, description="Your user's id: kept for fairness and experiments.")
     safety_identifier: str | None = Field(default=None, description="OpenAI's newer name of user.")

@@ -39,6 +39,7 @@ class RefreshParams:
 class _RefreshedPerBlock(CachePolicy):
     Params = RefreshParams
     exact: ClassVar[bool] = False
+    takes_over: ClassVar[bool] = True
     patterns: ClassVar[frozenset[AttentionPattern]] = frozenset({"bidirectional"})
 
     def spans(self, progress: Progress) -> Spans:
@@ -74,9 +75,9 @@ class DualCache(_RefreshedPerBlock):
 
 
 def due(progress: Progress) -> BoolArray:
-    """Whether ``refresh_every`` asks for a refresh at this step of the block."""
+    """Whether ``refresh_every`` asks for a refresh at this step of the block; its first step is no matter of it."""
     every = progress.knobs["refresh_every"].astype(np.int64)
-    wanted: BoolArray = (every > 0) & (progress.step % np.maximum(every, 1) == 0)
+    wanted: BoolArray = (every > 0) & (progress.step > 0) & (progress.step % np.maximum(every, 1) == 0)
     return wanted
 
 

@@ -38,7 +38,8 @@ class BlockManager:
 
     A canvas has a known length, so a request gets all its pages when it is admitted and never waits for more. Pages
     that are full of known blocks are shared: nobody writes to a committed block. Of one that is known in part a copy is
-    made. Free pages keep what is in them until they are needed, those that were used longest ago first.
+    made. Free pages keep what is in them until they are needed, those that were used longest ago first. Into such go
+    copies of whole canvases (:meth:`keep`), whose own pages are written at every step.
     """
 
     def __init__(self, num_slots: int, num_pages: int, page_size: int, max_len: int) -> None:
@@ -89,6 +90,31 @@ class BlockManager:
             return
         for number, key in enumerate(keys):
             self._index.add(key, int(self.page_table[slot, number * block_length // self.page_size]))
+
+    def copy_slot(self, source: int, target: int, num_positions: int) -> tuple[KVCopy, ...]:
+        """Copies of the first K/V of slot ``source`` for slot ``target``."""
+        return self._page_copies(self.page_table[source].tolist(), self.page_table[target].tolist(), num_positions)
+
+    def keep(self, slot: int, keys: Sequence[bytes], num_positions: int) -> tuple[KVCopy, ...]:
+        """Copies of the first K/V of ``slot`` into free pages, which have ``keys`` as long as nobody needs them; none
+        where too few are free, or such are kept already."""
+        if len(keys) > len(self._free) or len(self._index.pages(keys)) == len(keys):
+            return ()
+        pages = [self._free.popitem(last=False)[0] for _ in keys]
+        for key, page in zip(keys, pages, strict=True):
+            self._index.forget(page)
+            self._index.add(key, page)
+            self._free[page] = None
+        return self._page_copies(self.page_table[slot].tolist(), pages, num_positions)
+
+    def recall(self, slot: int, keys: Sequence[bytes], num_positions: int) -> tuple[KVCopy, ...]:
+        """Copies of the kept pages that have ``keys`` into those of ``slot``; none unless all of them are there."""
+        pages = self._index.pages(keys)
+        if len(pages) < len(keys):
+            return ()
+        for page in pages:
+            self._free.move_to_end(page)
+        return self._page_copies(pages, self.page_table[slot].tolist(), num_positions)
 
     def release(self, slot: int) -> None:
         """Take back the pages of ``slot``; those that nobody else uses are free."""
@@ -144,6 +170,13 @@ class BlockManager:
             self._index.forget(page)
             self._num_users[page] = 1
         return taken
+
+    def _page_copies(self, sources: Sequence[int], targets: Sequence[int], num_positions: int) -> tuple[KVCopy, ...]:
+        """Copies of the first positions, page by page."""
+        lengths = [min(num_positions - start, self.page_size) for start in range(0, num_positions, self.page_size)]
+        return tuple(
+            KVCopy(source, target, 0, length) for source, target, length in zip(sources, targets, lengths, strict=False)
+        )
 
     def _copies(self, slot: int, known: list[int], first: int, block_length: int) -> tuple[KVCopy, ...]:
         """Copies of the known blocks from number ``first`` on into the slot's own pages, neighbours in one."""

@@ -30,12 +30,12 @@ class Progress:
     ``canvas_len`` is prompt plus generation, ``[block_start, block_end)`` the block being decoded (empty when all
     blocks are decoded and only a commit is due), ``cached_len`` the length of the prefix whose K/V are final (exact
     policies), ``step`` the denoising step within the block (0 first), ``total_steps`` those of the whole
-    request, ``refreshed`` whether a forward has been run
-    since the block began, ``refreshes`` how many forwards of the request computed reused K/V anew and ``fresh`` whether
-    the last one did, ``stale_steps`` the forwards since the whole canvas was computed (-1: not yet as it is laid out
-    now), ``drift`` how far K/V have moved since then (policies that measure), ``decided_start`` the beginning of the
-    block that the last step wrote to: K/V from there on are older than their tokens. ``chunk_len`` is the most
-    positions to compute in this forward. ``knobs`` are the policy's parameters.
+    request, ``refreshed`` whether a forward has been run since the block began (at step 0: whether all K/V are those of
+    the canvas as it stands, because they were taken over), ``refreshes`` how many forwards of the request computed
+    reused K/V anew and ``fresh`` whether the last one did, ``stale_steps`` the forwards since the whole canvas was
+    computed (-1: not yet as it is laid out now), ``drift`` how far K/V have moved since then (policies that measure),
+    ``decided_start`` the beginning of the block that the last step wrote to: K/V from there on are older than their
+    tokens. ``chunk_len`` is the most positions to compute in this forward. ``knobs`` are the policy's parameters.
     """
 
     canvas_len: IntArray
@@ -85,16 +85,19 @@ class CachePolicy(ABC):
     the attention patterns of the models it suits. ``fused`` lets one forward carry prefill or commit rows and a
     denoising step; without it they take forwards of their own, as in the published engines. ``reuses`` tells policies
     that compute less than the whole canvas inside a block. ``lead`` positions before the block are computed with it:
-    the logits of a model that shifts by one decide the block's first position there. ``sees_canvas`` tells
-    policies that compute the whole canvas at least when a block begins (bidirectional models),
-    ``measures`` those that want to know how far K/V have moved, ``in_parts`` those that can compute a prompt over
-    several forwards, each within ``chunk_len``.
+    the logits of a model that shifts by one decide the block's first position there. ``sees_canvas`` tells policies
+    that compute the whole canvas at least when a block begins (bidirectional models): the first pass of each leaves K/V
+    that depend on the canvas alone. ``takes_over`` tells those that can begin with such K/V of another request: asked
+    at step 0 with ``refreshed`` they plan a step as inside a block, and then what they would have planned after a pass
+    of their own. ``measures`` tells those that want to know how far K/V have moved, ``in_parts`` those that can compute
+    a prompt over several forwards, each within ``chunk_len``.
     """
 
     Params: ClassVar[type]
     exact: ClassVar[bool]
     reuses: ClassVar[bool] = True
     sees_canvas: ClassVar[bool] = True
+    takes_over: ClassVar[bool] = False
     measures: ClassVar[bool] = False
     in_parts: ClassVar[bool] = False
     patterns: ClassVar[frozenset[AttentionPattern]]

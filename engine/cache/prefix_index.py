@@ -1,4 +1,4 @@
-"""Which page holds the K/V of which committed block."""
+"""Which page holds which K/V that are known by a key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 
 class PrefixIndex:
-    """Owns the map from block keys (:mod:`engine.cache.prefix_keys`) to pages. A block lies at the same place of its
+    """Owns the map from keys (:mod:`engine.cache.prefix_keys`) to pages. What a key names lies at the same place of its
     page wherever it is stored, so its page says it all. Of equal blocks the one that was added last counts."""
 
     def __init__(self) -> None:

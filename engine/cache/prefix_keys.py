@@ -1,8 +1,9 @@
-"""Names for the K/V of committed blocks: equal names, equal K/V.
+"""Names for K/V that requests may have in common: equal names, equal K/V.
 
 K/V of a committed block of a block-causal model depend on the tokens up to its end and on where blocks lie, and on
 nothing else. So a block's key is a hash of its tokens and of the key before it; the chain begins with the block length
-and a salt, which keeps apart what must not be shared.
+and a salt, which keeps apart what must not be shared. K/V of a bidirectional model depend on all tokens of the canvas,
+masks included, so only a whole canvas has a name.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+
+from engine.cache.policy import IntArray
 
 KEY_BYTES = 16
 
@@ -27,6 +30,12 @@ def block_keys(
         previous = _digest(previous + data[start : start + width])
         keys.append(previous)
     return tuple(keys)
+
+
+def canvas_keys(canvas: IntArray, num_pages: int, salt: str = "") -> tuple[bytes, ...]:
+    """The keys of the pages that hold the K/V of a whole canvas as its first pass leaves them."""
+    name = _digest(_digest(f"canvas/{salt}".encode()) + canvas.astype(np.int64).tobytes())
+    return tuple(name + number.to_bytes(4) for number in range(num_pages))
 
 
 def _digest(data: bytes) -> bytes:

@@ -27,6 +27,7 @@ class VicinityCache(CachePolicy):
     """
 
     exact: ClassVar[bool] = False
+    takes_over: ClassVar[bool] = True
     patterns: ClassVar[frozenset[AttentionPattern]] = frozenset({"bidirectional"})
     summary: ClassVar[str] = "Recompute the block and its neighbours; reuse all other K/V, refreshed per block."
     source: ClassVar[str] = "dInfer (arXiv 2510.08666), vicinity KV-cache refresh"
@@ -39,7 +40,7 @@ class VicinityCache(CachePolicy):
         refresh_every: RefreshEvery = 0
 
     def spans(self, progress: Progress) -> Spans:
-        whole = progress.total_steps < progress.knobs["warmup_steps"]
+        whole = (progress.total_steps > 0) & (progress.total_steps < progress.knobs["warmup_steps"])
         refresh = ~progress.refreshed | (due(progress) if self.fused else _refreshed_by_dinfer(progress))
         whole |= refresh
         start, end = neighbourhood(progress, self.lead)

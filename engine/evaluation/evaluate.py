@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -126,11 +127,13 @@ def report(
 def _requests(
     engine: LLMEngine, samples: Sequence[Sample], sampling: SamplingParams, strategy: Strategy, config: EvalConfig
 ) -> list[GenerationRequest]:
-    """One per sample and draw, the draws of a prompt side by side."""
+    """One per sample and draw, the draws of a prompt side by side. They share K/V with each other alone: what a
+    strategy costs must not depend on what was asked before."""
     mode = chosen_mode(config.mode, engine.tokenizer)
     if mode == "completion":
         sampling = replace(sampling, stop=(*sampling.stop, *config.format.stop))
     seed = engine.config.seed if sampling.seed is None else sampling.seed
+    salt = secrets.token_hex(8)
     return [
         GenerationRequest(
             request_id=f"eval-{place}-{draw}",
@@ -138,6 +141,7 @@ def _requests(
             sampling=replace(sampling, seed=seed + draw),
             strategy=strategy,
             stream="final",
+            cache_salt=salt,
         )
         for place, sample in enumerate(samples)
         for prompt in [prompt_ids(engine.tokenizer, config.format, sample, config.shots, mode)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.build import scheduling_rules
+from engine.build import make_sharing, scheduling_rules
 from engine.cache import CACHE_POLICIES
 from engine.cache.block_manager import BlockManager
 from engine.cache.policy import AttentionPattern, IntArray
@@ -29,7 +29,6 @@ from engine.plan import IterationPlan, Splice, StepResult
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.sequence import GenerationRequest
-from engine.sharing import PrefixSharing
 from engine.slots import SlotTable
 from engine.telemetry import EngineTelemetry
 from engine.tokenizer import Tokenizer
@@ -198,7 +197,7 @@ def scripted(
         for name in CACHE_POLICIES
         if pattern in CACHE_POLICIES.get(name).patterns
     }
-    sharing = PrefixSharing(blocks, slots) if config.prefix_sharing else None
+    sharing = make_sharing(config, pattern, blocks, slots, policies)
     iteration = IterationManager(slots, policies, budget, fused=fused, eos_token_id=EOS, sharing=sharing)
     core = EngineCore(
         Scheduler(config.max_num_seqs, blocks, scheduling_rules(config)), blocks, iteration, executor, telemetry, clock

@@ -141,6 +141,7 @@ def _job(folder: Path, spec: ModelSpec, layout: ParallelLayout, workload: Worklo
         "device": "cpu",
         "dtype": "float32",
         "num_threads": 1,
+        "prefix_sharing": False,  # every pass does the same work
         "max_num_seqs": workload.batch,
         "max_model_len": workload.prompt_len + workload.max_tokens,
         "tensor_parallel_size": layout.tensor,

@@ -201,6 +201,7 @@ class Bench:
         core = assemble_core(network, config, max_model_len, executor=executor)
         self._engine = LLMEngine(core, model.spec, MissingTokenizer(), config, max_model_len)
         self._roofline = roofline
+        self._num_runs = 0
 
     def best_of(self, workload: Workload, repeats: int) -> Measurement:
         """The fastest of ``repeats`` runs, after one that warms up."""
@@ -216,6 +217,7 @@ class Bench:
         """One run."""
         engine, times = self._engine, self._times
         times.reset()
+        self._num_runs += 1
         before = engine.stats()
         for request in self._requests(workload):
             engine.add_request(request)
@@ -228,7 +230,8 @@ class Bench:
         return self._measurement(finished, before, engine.stats())
 
     def _requests(self, workload: Workload) -> Iterator[GenerationRequest]:
-        """Prompts of seeded random ids; completions never end early, so that every run does the same work."""
+        """Prompts of seeded random ids; completions never end early and runs share no K/V, so that every run does the
+        same work."""
         spec = self._engine.spec
         rng = np.random.default_rng(0)
         strategy = self._engine.strategy(workload.strategy)
@@ -241,6 +244,7 @@ class Bench:
                 sampling=SamplingParams(max_tokens=max_tokens, ignore_eos=True, seed=index),
                 strategy=strategy,
                 stream="final",
+                cache_salt=str(self._num_runs),
             )
 
     def _measurement(self, usages: Sequence[Usage], before: EngineStats, after: EngineStats) -> Measurement:

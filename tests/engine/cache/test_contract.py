@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from tests.helpers.progress import State, progress_of, rows_of, states
 PAIRS: list[tuple[str, AttentionPattern]] = [
     (name, pattern) for name in CACHE_POLICIES for pattern in sorted(CACHE_POLICIES.get(name).patterns)
 ]
+TAKERS = [name for name in CACHE_POLICIES if CACHE_POLICIES.get(name).takes_over]
 
 
 def make(name: str, pattern: AttentionPattern, *, fused: bool = True) -> CachePolicy:
@@ -88,6 +91,25 @@ def test_sequences_do_not_depend_on_each_other(forward: tuple[CachePolicy, list[
         first = int(np.flatnonzero(together.owner_R == n)[0])
         expected = alone.decode_row[0] + first if alone.decode_row[0] >= 0 else -1
         assert together.decode_row[n] == expected
+
+
+@given(st.sampled_from(TAKERS), states("bidirectional"))
+def test_a_canvas_that_is_taken_over_spares_a_pass_and_changes_no_later_step(name: str, state: State) -> None:
+    policy, everything = make(name, "bidirectional"), (0, state.canvas_len, 0, state.canvas_len)
+    first = replace(state, step=0, refreshed=False, stale_steps=-1)
+    assert rows_of(policy.spans(progress_of(first)), 0) == [everything], "else it has no first pass"
+    cold = replace(first, total_steps=0, refreshed=True, stale_steps=0)
+    ((q_start, q_end, *keys),) = rows_of(policy.spans(progress_of(cold)), 0)
+    assert q_start == 0 or q_start >= state.block_start - 3
+    assert q_end >= state.block_end
+    assert keys == [0, state.canvas_len]
+    later = replace(state, step=max(state.step, 1), total_steps=max(state.total_steps, 1), refreshed=True)
+    own, taken = replace(later, refreshes=1, fresh=True, stale_steps=0), replace(later, stale_steps=1)
+    assert rows_of(policy.spans(progress_of(own)), 0) == rows_of(policy.spans(progress_of(taken)), 0)
+
+
+def test_who_takes_over_canvases() -> None:
+    assert sorted(TAKERS) == ["dual", "prefix", "vicinity"]
 
 
 @pytest.mark.parametrize(("name", "pattern"), PAIRS)
