@@ -18,14 +18,13 @@ from engine.decoding import DECODERS
 from engine.decoding.transform import InputTransform
 from engine.decoding.transforms import TRANSFORMS
 from engine.drift import drift_probe
-from engine.growth import CanvasGrowth, beginning
-from engine.layout import lay_out
+from engine.growth import CanvasGrowth
+from engine.opening import canvas_of, decoding_of, traits_of
 from engine.outputs import FinishReason
 from engine.pacing import ForwardBudget, Pacer, handicap
 from engine.plan import (
     Admission,
     DecodeSpans,
-    Decoding,
     IterationPlan,
     Rows,
     SoftInputs,
@@ -35,7 +34,7 @@ from engine.plan import (
 )
 from engine.sequence import Sequence
 from engine.sharing import Sharing
-from engine.slots import SlotTable, SlotTraits
+from engine.slots import SlotTable
 from engine.steps_ahead import Planned, StepsAhead
 
 
@@ -97,34 +96,9 @@ class IterationManager:
         ``memory`` is that of the slot and of the twin.
         """
         slot, guide_slot, strategy = sequence.slot, sequence.guide_slot, sequence.strategy
-        decoder = DECODERS.get(strategy.decoder)
-        if strategy.decoder not in self._decoders:
-            self._decoders.append(strategy.decoder)
-            self._divergent.append(decoder.needs_divergence)
-        policy = self._policy_names.index(strategy.cache)
         aligned = self._policies[strategy.cache].pattern == "block_causal"
-        canvas, first_block = lay_out(
-            sequence.prompt_ids,
-            beginning(sequence.completion_ids, strategy.length, self.slots.mask_token_id),
-            strategy.block_length,
-            self.slots.mask_token_id,
-            origin=0 if strategy.block_origin == "zero" else len(sequence.prompt_ids),
-            aligned=aligned,
-        )
-        knobs = sequence.sampling_knobs
-        transform_knobs = sequence.transform_knobs
-        traits = SlotTraits(
-            policy=policy,
-            decoder=self._decoders.index(strategy.decoder),
-            guide_slot=guide_slot,
-            max_steps=decoder.max_steps(strategy.decoder_params, strategy.block_length),
-            edits=decoder.edits,
-            drawn=bool(knobs["temperature"]),
-            filtered=knobs["top_k"] != 0 or knobs["top_p"] != 1,
-            deferred=bool(knobs["deferred"]),
-            watched=sequence.request.stream == "step",
-            transforms=sum(1 << number for number, name in enumerate(TRANSFORMS) if name in transform_knobs),
-        )
+        canvas, first_block = canvas_of(sequence, self.slots.mask_token_id, aligned=aligned)
+        policy, decoder = self._policy_names.index(strategy.cache), self._decoder_number(strategy.decoder)
         self.slots.open(
             slot,
             canvas,
@@ -133,7 +107,7 @@ class IterationManager:
             first_block,
             strategy.block_length,
             sequence.stop_ids,
-            traits,
+            traits_of(sequence, policy, decoder),
             strategy.cache_knobs(),
         )
         self.slots.cached_len[slot] = self.slots.reused[slot] = memory[0].cached_len
@@ -146,18 +120,17 @@ class IterationManager:
         self.slots.last_run[slot] = self._iteration  # behind everyone who is waiting for a turn
         self.slots.handicap[slot] = handicap(sequence.request.priority)
         self.slots.turn[slot] = self._iteration + self.slots.handicap[slot]
-        decoding = Decoding(
-            decoder=strategy.decoder,
-            block_length=strategy.block_length,
-            decoder_knobs=strategy.decoder_knobs(),
-            sampling_knobs=knobs,
-            transform_knobs=transform_knobs,
-        )
-        self._admissions.append(Admission(slot, canvas, memory[0].pages, decoding))
+        self._admissions.append(Admission(slot, canvas, memory[0].pages, decoding_of(sequence)))
         if guide_slot >= 0:
             twin = canvas.copy()
             twin[: len(sequence.prompt_ids)] = self.slots.mask_token_id
             self._admissions.append(Admission(guide_slot, twin, memory[1].pages))
+
+    def _decoder_number(self, name: str) -> int:
+        if name not in self._decoders:
+            self._decoders.append(name)
+            self._divergent.append(DECODERS.get(name).needs_divergence)
+        return self._decoders.index(name)
 
     def suspend(self, sequence: Sequence) -> None:
         """Take a running sequence out of its slot at the beginning of the block in progress, so that :meth:`admit` goes
