@@ -8,18 +8,44 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from cluster.nodes import free_port
 
 POLL_S = 0.1
-GRACE_S = 10.0
+GRACE_S = 4.0
+"""For those that are left after a failure: to end by themselves, and again when they are asked to."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run_processes(command: Sequence[str], number: int) -> int:
-    """Run a command once per rank and wait for all. Returns 0, or the status of the first that failed (128 + signal
-    for one that a signal ended), after which the others are ended.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The first process that failed. ``signal`` is the number of the one that ended it, 0: it ended by itself, with
+    ``status``; of several at a time, one that a signal ended, since its death is why the others failed."""
+
+    rank: int
+    status: int
+    signal: int
+
+    @classmethod
+    def first(cls, statuses: Sequence[int | None]) -> Failure | None:
+        """From what ``Popen.poll`` returned for each rank: None while it runs, negative for a signal."""
+        failed = [(status, rank) for rank, status in enumerate(statuses) if status]
+        if not failed:
+            return None
+        status, rank = min(failed)
+        return cls(rank, status, 0) if status > 0 else cls(rank, 128 - status, -status)
+
+    def __str__(self) -> str:
+        if not self.signal:
+            return f"worker {self.rank} ended with status {self.status}"
+        hint = " (as when memory runs out)" if self.signal == signal.SIGKILL else ""
+        return f"worker {self.rank} was ended by {signal.Signals(self.signal).name}{hint}"
+
+
+def run_processes(command: Sequence[str], number: int) -> Failure | None:
+    """Run a command once per rank and wait for all. After the first failure, which is returned, the others are ended.
 
     SIGINT and SIGTERM are passed on once to each process, which decides what to do.
     """
@@ -33,26 +59,24 @@ def run_processes(command: Sequence[str], number: int) -> int:
         for rank in range(number)
     ]
     with _passed_on(processes):
-        status = _wait(processes)
-        if status:
+        failure = _wait(processes)
+        if failure is not None:
             _end(processes)
-    return status
+    return failure
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> Failure | None:
     """Until all are done, or the first has failed."""
     while True:
         statuses = [process.poll() for process in processes]
-        failed = next((status for status in statuses if status), 0)
-        if failed:
-            return failed if failed > 0 else 128 - failed
-        if None not in statuses:
-            return 0
+        failure = Failure.first(statuses)
+        if failure is not None or None not in statuses:
+            return failure
         time.sleep(POLL_S)
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Let those that are ending by themselves (a signal went to all) do so; then ask, then force."""
+    """Let those that are ending by themselves (they miss the one that failed) do so; then ask, then force."""
     for end in (lambda process: None, subprocess.Popen.terminate, subprocess.Popen.kill):
         for process in processes:
             if process.poll() is None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from engine.errors import ConfigError, EngineDeadError, LacunaError
 
 def run_on_ray(function: Callable[[], None], *, num_workers: int, cpus: int, uses_gpu: bool, storage: Path) -> None:
     """Call a function (of an importable module) on every worker, with the environment that torchrun would set and the
-    process group made. Raises the error of a worker.
+    process group made. Raises the error of a worker, KeyboardInterrupt where a signal ended the training.
 
     A running cluster is joined (RAY_ADDRESS), else one is started here. All nodes see the same files; ``storage`` is
     Ray Train's own folder and removed afterwards.
@@ -21,7 +25,8 @@ def run_on_ray(function: Callable[[], None], *, num_workers: int, cpus: int, use
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
     except ImportError:
-        raise ConfigError("--ray needs Ray Train: pip install 'ray[train]'", "ray") from None
+        message = "--ray needs Ray Train, which is not installed completely: pip install 'lacuna-serve[train]'"
+        raise ConfigError(message, "ray") from None
 
     trainer = TorchTrainer(
         _call,
@@ -32,25 +37,62 @@ def run_on_ray(function: Callable[[], None], *, num_workers: int, cpus: int, use
         ),
         run_config=RunConfig(name="training", storage_path=str(storage)),
     )
-    try:
-        trainer.fit()
-    except Exception as error:
-        raise _cause(error) from error
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
+    with _cluster(num_workers * cpus), _signal_handlers_kept():
+        try:
+            trainer.fit()
+        except SystemExit:  # how Ray answers SIGINT and SIGTERM
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            raise cause(error) from error
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
 
 
 def _call(config: dict[str, Any]) -> None:
     config["function"]()
 
 
-def _cause(error: Exception) -> LacunaError:
-    """The worker's own error where it was one of ours."""
-    failures = getattr(error, "worker_failures", {})
+@contextmanager
+def _cluster(cpus: int) -> Iterator[None]:
+    """A connection to the cluster of RAY_ADDRESS, or a cluster of this machine that has room for all."""
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address, logging_level=logging.WARNING)
+    else:
+        ray.init(
+            "local",
+            num_cpus=max(cpus, os.cpu_count() or 1),
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            _system_config={"worker_niceness": 0},  # as the processes that --workers starts without Ray
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Ray Train leaves its own handler of SIGINT behind."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def cause(error: Exception) -> LacunaError:
+    """What a failed training says: a worker's own error where it was one of ours, else which worker failed; of several
+    one that died, since its death is why the others failed."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     for failure in failures.values():
-        found: BaseException | None = failure
-        while found is not None:
-            if isinstance(found, LacunaError):
-                return found
-            found = getattr(found, "cause", None) or found.__cause__
-    return EngineDeadError(f"the training on Ray failed: {next(iter(failures.values()), error)}")
+        raised = getattr(failure, "_base_exc", failure)  # Ray wraps what the function raises
+        if isinstance(raised, LacunaError):
+            return raised
+    died = {rank: failure for rank, failure in failures.items() if not hasattr(failure, "_base_exc")}
+    for rank, failure in (died or failures).items():
+        return EngineDeadError(f"worker {rank} {'died' if died else 'failed'}: {failure}")
+    return EngineDeadError(f"the training on Ray failed: {error}")

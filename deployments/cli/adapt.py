@@ -125,9 +125,10 @@ def adapt(
 
 def _job(config: AdaptConfig) -> Job:
     from engine.training.adapt import adapt_job
+    from engine.training.world import World
 
     job, notes = adapt_job(config)
-    for note in notes:
+    for note in notes if World.of_environment().is_first else ():
         print(note, file=sys.stderr)
     return job
 

@@ -10,12 +10,14 @@ import typer
 
 from deployments.cli.option_groups import with_option_groups
 from deployments.cli.training_options import TrainingOptions, run_training
-from deployments.cli.trajectories import TrajectoryOptions, collected, read
+from deployments.cli.trajectories import TrajectoryOptions, by_first, collected, read
 from deployments.config import resolve_checkpoint
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.training.distill import DistillConfig
+    from engine.training.job import Job
+    from engine.training.trajectories import Collection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +79,18 @@ def distill(
     training.check()
     config = options.config(resolve_checkpoint(teacher), training)
     beside = training.output.with_name(training.output.name + ".trajectories.jsonl")
-    found = read(trajectories) if trajectories else collected(teacher, decoding, training, beside)
-    run_training(training, lambda: distill_job(config, found.heading, found.accepted))
+    if training.uses_deepspeed and options.matrix_rate:
+        message = "DeepSpeed, which several processes need, divides AdamW, not Muon: give --matrix-rate 0"
+        raise ConfigError(message, "matrix_rate")
+
+    def collect() -> Collection:
+        return collected(teacher, decoding, training, beside)
+
+    def job() -> Job:
+        found = read(trajectories) if trajectories else by_first(collect, beside)
+        return distill_job(config, found.heading, found.accepted)
+
+    run_training(training, job)
 
 
 def _range(text: str, option: str) -> tuple[int, int]:

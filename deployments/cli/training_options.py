@@ -56,7 +56,14 @@ class TrainingOptions:
     workers: Annotated[
         int, typer.Option(help="Processes, which share a step's samples.", show_default="1, or the launcher's", min=1)
     ] = 1
-    ray: Annotated[bool, typer.Option("--ray", help="Start the processes with Ray Train instead of here.")] = False
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Start the processes with Ray Train, on the cluster of RAY_ADDRESS or one of this machine; all nodes "
+            "must see the folder of --output and the data under the same paths.",
+        ),
+    ] = False
 
     def check(self) -> None:
         """ConfigError for values that exclude each other or that typer cannot check."""
@@ -64,21 +71,43 @@ class TrainingOptions:
             raise ConfigError(f"--minutes must be above 0, got {self.minutes}", "minutes")
         if self.resume and self.overwrite:
             raise ConfigError("--resume and --overwrite exclude each other", "resume")
-        if (self.zero is not None or self.bf16) and not (self.deepspeed or self.is_distributed):
+        if (self.zero is not None or self.bf16) and not self.uses_deepspeed:
             name = "bf16" if self.zero is None else "zero"
             raise ConfigError(f"--{name} is DeepSpeed's: give --deepspeed or several --workers", name)
+        if "RANK" in os.environ:
+            self._check_launched()
+
+    def _check_launched(self) -> None:
+        from engine.training.world import World
+
+        size = World.of_environment().size
+        if self.workers not in (1, size):
+            raise ConfigError(f"--workers is {self.workers}, but a launcher has started {size} processes", "workers")
+        if self.ray:
+            raise ConfigError("--ray starts processes itself, but a launcher has started this one", "ray")
 
     @property
-    def is_distributed(self) -> bool:
-        """Whether several processes train, started by us or by a launcher."""
-        return self.workers > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    def processes(self) -> int:
+        """How many train, started by us or by a launcher."""
+        from engine.training.world import World
+
+        return max(self.workers, World.of_environment().size)
+
+    @property
+    def uses_deepspeed(self) -> bool:
+        """Whether it was asked for, or several processes train."""
+        return self.deepspeed or self.processes > 1
+
+    @property
+    def starts_workers(self) -> bool:
+        """Whether others train, and this process only starts them."""
+        return (self.ray or self.workers > 1) and "RANK" not in os.environ
 
     def settings(self) -> TrainSettings:
         """As the Trainer takes them."""
         from engine.training.trainer import TrainSettings
         from engine.training.zero import ZeroSettings
 
-        asked = self.deepspeed or self.is_distributed
         stage = ZeroSettings().stage if self.zero is None else self.zero
         return TrainSettings(
             output=self.output,
@@ -88,7 +117,7 @@ class TrainingOptions:
             device=self.device,
             resume=self.resume,
             overwrite=self.overwrite,
-            zero=ZeroSettings(stage, self.bf16) if asked else None,
+            zero=ZeroSettings(stage, self.bf16) if self.uses_deepspeed else None,
             tensorboard=self._tensorboard(),
             report_every_s=self.report_every,
             validate_every_s=60 * self.save_every,
@@ -110,8 +139,8 @@ def run_training(options: TrainingOptions, make_job: Callable[[], Job]) -> None:
     """
     options.check()
     if options.dry_run:
-        print_plan(make_job(), options.settings(), max(options.workers, int(os.environ.get("WORLD_SIZE", "1"))))
-    elif options.workers > 1 and "RANK" not in os.environ:
+        print_plan(make_job(), options.settings(), options.processes)
+    elif options.starts_workers:
         start_workers(options)
     else:
         _train(options, make_job)
@@ -121,10 +150,11 @@ def _train(options: TrainingOptions, make_job: Callable[[], Job]) -> None:
     import torch
 
     from engine.training.trainer import train
+    from engine.training.world import World
 
     torch.set_num_threads(options.threads)
     job = make_job()
-    is_first = int(os.environ.get("RANK", "0")) == 0
+    is_first = World.of_environment().is_first
     with TrainingDisplay(sys.stderr, first=is_first) as display:
         result = train(job, options.settings(), display.show)
     if not is_first:

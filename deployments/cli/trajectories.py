@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SOURCES = "the built-in tasks"
 NONE = "none"
+POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,19 @@ def _verifier(questions: Questions, name: str) -> Verifier | None:
     raise ConfigError(f"--verify: there is no {name!r}; choose one of {choices}", "verify")
 
 
+def by_first(collect: Callable[[], Collection], path: Path) -> Collection:
+    """Of the processes of a training the first collects into the file, and the others read it when it is complete;
+    their launcher ends them if the first fails."""
+    from engine.training.trajectories import is_complete, read_collection
+    from engine.training.world import World
+
+    if World.of_environment().is_first:
+        return collect()
+    while not is_complete(path):
+        time.sleep(POLL_S)
+    return read_collection(path)
+
+
 @contextmanager
 def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
@@ -127,8 +142,12 @@ def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _say_verdicts(found: Collection) -> None:
-    """Kept and rejected by kind, on stderr."""
+    """Kept and rejected by kind, on the first process's stderr."""
     from engine.training.trajectories import RIGHT, tally
+    from engine.training.world import World
+
+    if not World.of_environment().is_first:
+        return
 
     counts = tally(found.attempts)
     for kind, verdicts in (*counts.items(), ("all", sum(counts.values(), Counter()))):

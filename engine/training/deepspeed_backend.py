@@ -42,7 +42,8 @@ class DeepSpeedBackend(Backend):
         settings: ZeroSettings,
     ) -> None:
         if optimisation.kind != "adamw":
-            message = f"DeepSpeed divides AdamW, not {optimisation.kind!r}: give --optimizer adamw"
+            message = f"DeepSpeed, which several processes need, divides AdamW, not {optimisation.kind!r}: give "
+            message += "--optimizer adamw"
             raise ConfigError(message, "optimizer")
         self._deepspeed = _load_deepspeed()
         self._model = model

@@ -100,6 +100,18 @@ def read_collection(path: Path) -> Collection:
     return Collection(heading, list(_attempts(path, complete[1:])))
 
 
+def is_complete(path: Path) -> bool:
+    """Whether the file is there and holds all attempts that its heading announces."""
+    if not path.exists():
+        return False
+    content = path.read_bytes()
+    lines = content.count(b"\n")
+    if not lines:
+        return False
+    heading = Heading(**json.loads(content[: content.index(b"\n")]))
+    return lines - 1 >= heading.num_prompts * heading.samples_per_prompt
+
+
 def _attempts(path: Path, lines: Sequence[str]) -> Iterator[Attempt]:
     for number, line in enumerate(lines, 2):
         try:
