@@ -22,7 +22,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The first process that failed. ``signal`` is the number of the one that ended it, 0: it ended by itself, with
-    ``status``; of several at a time, one that a signal ended, since its death is why the others failed."""
+    ``status``. Of several at a time one that a signal ended, since its death is why the others failed, else one with
+    the highest status, as those have that tell the user's mistake."""
 
     rank: int
     status: int
@@ -31,10 +32,10 @@ class Failure:
     @classmethod
     def first(cls, statuses: Sequence[int | None]) -> Failure | None:
         """From what ``Popen.poll`` returned for each rank: None while it runs, negative for a signal."""
-        failed = [(status, rank) for rank, status in enumerate(statuses) if status]
+        failed = {rank: status for rank, status in enumerate(statuses) if status}
         if not failed:
             return None
-        status, rank = min(failed)
+        rank, status = min(failed.items(), key=lambda item: (item[1] > 0, -item[1]))
         return cls(rank, status, 0) if status > 0 else cls(rank, 128 - status, -status)
 
     def __str__(self) -> str:

@@ -37,15 +37,15 @@ def run_on_ray(function: Callable[[], None], *, num_workers: int, cpus: int, use
         ),
         run_config=RunConfig(name="training", storage_path=str(storage)),
     )
-    with _cluster(num_workers * cpus), _signal_handlers_kept():
-        try:
+    try:
+        with _cluster(num_workers * cpus), _signal_handlers_kept():
             trainer.fit()
-        except SystemExit:  # how Ray answers SIGINT and SIGTERM
-            raise KeyboardInterrupt from None
-        except Exception as error:
-            raise cause(error) from error
-        finally:
-            shutil.rmtree(storage, ignore_errors=True)
+    except SystemExit:  # how Ray answers SIGINT and SIGTERM
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        raise cause(error) from error
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
 
 
 def _call(config: dict[str, Any]) -> None:

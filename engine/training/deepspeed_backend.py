@@ -42,9 +42,8 @@ class DeepSpeedBackend(Backend):
         settings: ZeroSettings,
     ) -> None:
         if optimisation.kind != "adamw":
-            message = f"DeepSpeed, which several processes need, divides AdamW, not {optimisation.kind!r}: give "
-            message += "--optimizer adamw"
-            raise ConfigError(message, "optimizer")
+            needed = "DeepSpeed, which several processes need, divides AdamW"
+            raise ConfigError(f"{needed}, not {optimisation.kind!r}: give --optimizer adamw", "optimizer")
         self._deepspeed = _load_deepspeed()
         self._model = model
         self._loss = loss

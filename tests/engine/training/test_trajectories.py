@@ -18,6 +18,7 @@ from engine.training.trajectories import (
     Attempt,
     CollectionWriter,
     Heading,
+    is_complete,
     read_collection,
     tally,
 )
@@ -165,3 +166,13 @@ def test_strategies_without_a_trajectory_are_refused(engine: LLMEngine) -> None:
 def test_several_samples_need_a_temperature() -> None:
     with pytest.raises(ConfigError, match="temperature"):
         CollectConfig(samples_per_prompt=2)
+
+
+def test_those_that_wait_for_a_file_see_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "collection.jsonl"
+    assert not is_complete(path)
+    writer = CollectionWriter(path, HEADING)
+    for index in range(HEADING.num_prompts):
+        assert not is_complete(path)
+        writer.add([replace(ATTEMPT, index=index)])
+    assert is_complete(path)
