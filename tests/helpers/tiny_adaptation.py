@@ -39,7 +39,7 @@ class TinyAdaptation:
         """Of the command ``lacuna``."""
         return [
             *("adapt", "--from", str(self._folder / "ar"), "--data", str(self._folder / "rows.jsonl")),
-            *("--sequence-length", "64", "--learning-rate", "0.01", "--steps", str(self._steps)),
+            *("--sequence-length", "64", "--learning-rate", "0.001", "--steps", str(self._steps)),
             *("--no-compile", "--report-every", "0", "--tensorboard", "none", "--output", str(output)),
             *more,
         ]

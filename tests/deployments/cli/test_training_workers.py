@@ -20,7 +20,7 @@ from tests.engine.training.tiny_job import losses
 from tests.helpers.processes import PROC, descendants
 from tests.helpers.tiny_adaptation import COMMAND, NUM_BAD_ROWS, ROOT, ROUNDING, TinyAdaptation
 
-STEPS = 24
+STEPS = 12
 END_S = 20
 
 
