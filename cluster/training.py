@@ -13,6 +13,9 @@ from typing import Any
 
 from engine.errors import ConfigError, EngineDeadError, LacunaError
 
+PRINT_PATCH = "RAY_TRAIN_ENABLE_PRINT_PATCH"
+"""Ray Train passes it on to the workers, where it would show every line twice: as printed, and as logged."""
+
 
 def run_on_ray(function: Callable[[], None], *, num_workers: int, cpus: int, uses_gpu: bool, storage: Path) -> None:
     """Call a function (of an importable module) on every worker, with the environment that torchrun would set and the
@@ -28,6 +31,7 @@ def run_on_ray(function: Callable[[], None], *, num_workers: int, cpus: int, use
         message = "--ray needs Ray Train, which is not installed completely: pip install 'lacuna-serve[train]'"
         raise ConfigError(message, "ray") from None
 
+    os.environ.setdefault(PRINT_PATCH, "0")
     trainer = TorchTrainer(
         _call,
         train_loop_config={"function": function},
@@ -64,7 +68,7 @@ def _cluster(cpus: int) -> Iterator[None]:
         ray.init(
             "local",
             num_cpus=max(cpus, os.cpu_count() or 1),
-            include_dashboard=False,
+            include_dashboard=True,  # Ray Train asks it for the state of its processes, and complains each second without
             logging_level=logging.WARNING,
             _system_config={"worker_niceness": 0},  # as the processes that --workers starts without Ray
         )

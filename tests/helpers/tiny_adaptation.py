@@ -32,7 +32,8 @@ class TinyAdaptation:
         save_qwen3(folder / "ar")
         rows: list[object] = [{"prompt": f"Name number {n}", "answer": f"It is {n} of 8"} for n in range(8)]
         (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, [*rows, ["no object"] * NUM_BAD_ROWS])))
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         self.environment.pop("RAY_ADDRESS", None)
 
     def arguments(self, output: Path, *more: str) -> list[str]:
