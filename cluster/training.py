@@ -68,7 +68,7 @@ def _cluster(cpus: int) -> Iterator[None]:
         ray.init(
             "local",
             num_cpus=max(cpus, os.cpu_count() or 1),
-            include_dashboard=True,  # Ray Train asks it for the state of its processes, and complains each second without
+            include_dashboard=False,
             logging_level=logging.WARNING,
             _system_config={"worker_niceness": 0},  # as the processes that --workers starts without Ray
         )
