@@ -7,7 +7,9 @@ Shape legend: T tokens of a forward, N decoded blocks, B width of the widest, M 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -20,12 +22,23 @@ from engine.decoding.dispatch import BlockRows, DecoderDispatch, Trait
 from engine.decoding.divergence import DivergenceMemory
 from engine.decoding.guidance import guide
 from engine.decoding.places import Chosen, Places
-from engine.decoding.sampler import Drawing, Proposal, defer, draw, propose, rank_tokens
+from engine.decoding.sampler import Drawing, Proposal, defer, draw, propose, propose_best, rank_tokens
 from engine.decoding.transform_dispatch import TransformDispatch, Users
 from engine.device_spans import DeviceSpans
 from engine.models.spec import DiffusionLM
 from engine.plan import DecodeSpans, StepResult
 from engine.transfer import to_device
+
+ASKED: Mapping[str, Trait] = MappingProxyType(
+    {
+        "entropy_M": "needs_entropy",
+        "margin_M": "needs_margin",
+        "divergence_M": "needs_divergence",
+        "current_M": "edits",
+        "ranked_MK": "num_ranked",
+    }
+)
+"""What of a proposal is there only where a decoder asks for it, and how it asks."""
 
 
 class Proposer:
@@ -67,10 +80,11 @@ class Proposer:
             current_NB=torch.zeros(shape, device=self._device),
             ranked_NBK=blocks.tokens_NB.new_full((*shape, self._num_ranked(decoded)), -1),
         )
+        names = [name for name in Proposal.__slots__ if name not in ASKED or self._wanting(ASKED[name], decoded).any()]
         for start in range(0, len(spans.places), self._at_a_time):
             part = spans.places.part(start, start + self._at_a_time)
             proposal = self._propose(decoded, spans, blocks, users, part, hidden_TD)
-            for name in Proposal.__slots__:
+            for name in names:
                 whole_NB = getattr(candidates, name.replace("_M", "_NB"))
                 whole_NB[part.block_M, part.offset_M] = getattr(proposal, name)
         return candidates
@@ -86,6 +100,9 @@ class Proposer:
     ) -> Proposal:
         """Candidates of some open positions. Work that only some blocks ask for is done for those alone."""
         offset_M = places.offset_M - self._logit_shift
+        if self._best_is_enough(decoded):
+            hidden_MD = hidden_TD[spans.first_token_N[places.block_M] + offset_M]
+            return propose_best(self._model.best(hidden_MD, self._mask_token_id))
         logits_MV = self._logits(hidden_TD, spans.first_token_N[places.block_M] + offset_M)
         sampling = self._columns.view("sampling", blocks.slots_N[places.block_M])
         if (guided := places.where(decoded.guide_slot_N >= 0)) is not None:
@@ -111,6 +128,13 @@ class Proposer:
             chosen = defer(logits_MV[at], self._vocabulary, _part(proposal, at), sampling["deferred"][at])
             proposal = _replace(proposal, at, chosen)
         return proposal
+
+    def _best_is_enough(self, decoded: DecodeSpans) -> bool:
+        """Whether nothing but the most probable tokens is asked of the logits."""
+        changed_N = (decoded.guide_slot_N >= 0) | (decoded.transforms_N != 0)
+        if (changed_N | decoded.drawn_N | decoded.deferred_N).any():
+            return False
+        return not any(self._wanting(trait, decoded).any() for trait in ASKED.values())
 
     def _measure(
         self, decoded: DecodeSpans, blocks: BlockRows, places: Places, logits_MV: Tensor, proposal: Proposal

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.columns import MAX_LISTED_TOKENS, ColumnSpec
 from engine.decoding.filtering import ascending_bits, filter_top_k_top_p
-from engine.decoding.vocabulary import Vocabulary
+from engine.decoding.vocabulary import Best, Vocabulary
 from engine.randomness import gumbel
 
 SAMPLING_COLUMNS: Mapping[str, ColumnSpec] = MappingProxyType(
@@ -74,14 +74,22 @@ def propose(
     The mask id is never proposed, but its probability stays in the denominator. ``entropy_rows`` and
     ``margin_rows`` (indices into M) say where those are wanted. ``logits_MV`` float32 is left unchanged.
     """
-    best = vocabulary.best(logits_MV, without=mask_token_id)
+    return replace(
+        propose_best(vocabulary.best(logits_MV, without=mask_token_id)),
+        entropy_M=_entropy(logits_MV, vocabulary, entropy_rows),
+        margin_M=_margin(logits_MV, vocabulary, margin_rows),
+    )
+
+
+def propose_best(best: Best) -> Proposal:
+    """The most probable token of each position, where nothing else is asked for."""
     probability_M = best.probability_M
     return Proposal(
         best.token_M,
         probability_M,
         probability_M,
-        entropy_M=_entropy(logits_MV, vocabulary, entropy_rows),
-        margin_M=_margin(logits_MV, vocabulary, margin_rows),
+        entropy_M=torch.full_like(probability_M, torch.inf),
+        margin_M=torch.zeros_like(probability_M),
         divergence_M=torch.full_like(probability_M, torch.inf),
         current_M=torch.zeros_like(probability_M),
         ranked_MK=best.token_M.new_empty((len(probability_M), 0)),

@@ -5,6 +5,7 @@ Shape legend: G ranks, M positions, V logit columns of this rank, K token ids.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +89,23 @@ class Vocabulary:
 
     def best(self, logits_MV: Tensor, without: int | None = None) -> Best:
         """The most probable token but ``without``, which keeps its share of the total."""
-        top_M, column_M, log_total_M = top_and_total(logits_MV, None if without is None else self.column(without))
+        return self._best(*top_and_total(logits_MV, None if without is None else self.column(without)))
+
+    def best_in_parts(self, parts: Iterable[tuple[int, Tensor]], without: int | None = None) -> Best:
+        """:meth:`best` of logits that come as adjacent columns: the first column and the logits of each part, which are
+        not kept."""
+        column = None if without is None else self.column(without)
+        found = []
+        for start, logits_MV in parts:
+            inside = None if column is None or not 0 <= column - start < logits_MV.shape[1] else column - start
+            top_M, column_M, log_total_M = top_and_total(logits_MV, inside)
+            found.append((top_M, column_M + start, log_total_M))
+        top_PM, column_PM, log_total_PM = (torch.stack(numbers) for numbers in zip(*found, strict=True))
+        part_1M = top_PM.argmax(dim=0, keepdim=True)
+        return self._best(top_PM.gather(0, part_1M)[0], column_PM.gather(0, part_1M)[0], log_total_PM.logsumexp(dim=0))
+
+    def _best(self, top_M: Tensor, column_M: Tensor, log_total_M: Tensor) -> Best:
+        """Of all ranks' largest the first, and their totals added up."""
         if self.whole:
             return Best(top_M, column_M, log_total_M)
         top_GM, token_GM, log_total_GM = self.gather(top_M, self._numbers(column_M, top_M), log_total_M)

@@ -5,7 +5,7 @@ Shape legend: T tokens of a forward, M positions, V token ids of this rank, D hi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,16 @@ from torch.nn import functional
 from engine.layers.division import Division
 from engine.layers.int8 import Int8Matrix
 from engine.parallel import ALONE, Ranks
+
+KEPT_BYTES = 2**25
+"""Logits up to that size are made at once: freed memory of that size is used again, while larger memory is new, page by
+page, at each step."""
+
+PART_BYTES = 2**20
+"""Of larger ones so many at a time: about half of a core's second-level cache."""
+
+MIN_PART = 1024
+"""Fewest token ids of a part: products get slow when they are narrow."""
 
 
 class Embedding(nn.Module):
@@ -49,6 +59,16 @@ class Embedding(nn.Module):
             logits_MV: Tensor = self.int8(hidden_MD)
             return logits_MV
         return functional.linear(hidden_MD, self.weight)
+
+    def logits_in_parts(self, hidden_MD: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """First column and float32 logits of adjacent token ids, each part made when it is asked for."""
+        row_bytes = 4 * len(hidden_MD)
+        if self.int8 is not None or hidden_MD.device.type != "cpu" or row_bytes * len(self.weight) <= KEPT_BYTES:
+            yield 0, self.logits(hidden_MD).float()
+            return
+        width = max(PART_BYTES // row_bytes // MIN_PART, 1) * MIN_PART
+        for start in range(0, len(self.weight), width):
+            yield start, functional.linear(hidden_MD, self.weight[start : start + width]).float()
 
     def quantize(self, *, keep: bool) -> None:
         """Make logits with int8 from now on. Without ``keep`` nothing is left to look up: a head that is no table."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine.attention.backend import AttentionBackend
 from engine.cache.policy import AttentionPattern
-from engine.decoding.vocabulary import Vocabulary
+from engine.decoding.vocabulary import Best, Vocabulary
 from engine.layers.routing import RoutingRule
 from engine.parallel import ALONE, Ranks
 
@@ -120,6 +120,10 @@ class DiffusionLM(nn.Module):
     @abstractmethod
     def compute_logits(self, hidden_MD: Tensor) -> Tensor:
         """Logits ``[M, V]`` of the given hidden states only, for the tokens of ``vocabulary`` that this rank has."""
+
+    def best(self, hidden_MD: Tensor, without: int) -> Best:
+        """The most probable token of each hidden state but ``without``, when nobody asks for the logits."""
+        return self.vocabulary.best(self.compute_logits(hidden_MD).float(), without)
 
     def mix(self, weights_MV: Tensor) -> Tensor:
         """Sums ``[M, D]`` of token embeddings under the given weights of this rank's tokens and those of all others, in

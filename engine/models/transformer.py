@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from engine.attention.backend import AttentionBackend
-from engine.decoding.vocabulary import Vocabulary
+from engine.decoding.vocabulary import Best, Vocabulary
 from engine.layers.attention import SelfAttention
 from engine.layers.division import head_parts
 from engine.layers.embedding import Embedding
@@ -92,7 +92,14 @@ class Transformer(DiffusionLM):
         return normed
 
     def compute_logits(self, hidden_MD: Tensor) -> Tensor:
-        return (self.embed_tokens if self.lm_head is None else self.lm_head).logits(hidden_MD)
+        return self._head.logits(hidden_MD)
+
+    def best(self, hidden_MD: Tensor, without: int) -> Best:
+        return self.vocabulary.best_in_parts(self._head.logits_in_parts(hidden_MD), without)
+
+    @property
+    def _head(self) -> Embedding:
+        return self.embed_tokens if self.lm_head is None else self.lm_head
 
 
 def feed_forward(spec: ModelSpec, ranks: Ranks, layer: int) -> SwiGLU | SparseMoE:

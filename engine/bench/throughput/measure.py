@@ -15,7 +15,7 @@ from engine.bench.throughput.roofline import Clock, Roofline, Work, body_work, h
 from engine.build import assemble_core
 from engine.config import EngineConfig, resolve_cuda_graphs
 from engine.core import EngineStats
-from engine.decoding.vocabulary import Vocabulary
+from engine.decoding.vocabulary import Best, Vocabulary
 from engine.executor import Executor, LocalExecutor
 from engine.llm_engine import LLMEngine
 from engine.model_runner import ModelRunner
@@ -124,6 +124,13 @@ class TimedModel(DiffusionLM):
         self._times.head_s += self._clock.now() - started
         self._times.head_positions += len(hidden_MD)
         return logits_MV
+
+    def best(self, hidden_MD: Tensor, without: int) -> Best:
+        started = self._clock.now()
+        best = self._model.best(hidden_MD, without)
+        self._times.head_s += self._clock.now() - started
+        self._times.head_positions += len(hidden_MD)
+        return best
 
     def checkpoint_tensors(self) -> Iterator[CheckpointTensor]:
         return self._model.checkpoint_tensors()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
@@ -30,6 +30,7 @@ NUMBERS: Mapping[str, Work] = {
     "no tokens": lambda vocabulary, logits: vocabulary.log_total_of(logits, EOS_IDS[:0]),
     "best logit": lambda vocabulary, logits: vocabulary.best(logits).logit_M,
     "best probability": lambda vocabulary, logits: vocabulary.best(logits, without=10).probability_M,
+    "best in parts": lambda vocabulary, logits: vocabulary.best_in_parts(in_parts(logits), without=10).probability_M,
     "pick": lambda vocabulary, logits: vocabulary.pick(logits, IDS),
     "probability": lambda vocabulary, logits: vocabulary.probability_of(logits, IDS[:, 1].clamp(min=0)),
     "entropy": lambda vocabulary, logits: vocabulary.entropy(logits),
@@ -45,6 +46,21 @@ COLUMNS: Mapping[str, Work] = {
     "own and put": lambda vocabulary, logits: vocabulary.put(logits, IDS, vocabulary.own(logits, IDS) * 2),
     "add": lambda vocabulary, logits: vocabulary.add(logits, IDS, torch.full((4, 3), 0.5)),
 }
+
+
+def in_parts(logits_MV: Tensor) -> Iterator[tuple[int, Tensor]]:
+    return ((start, logits_MV[:, start : start + 4]) for start in range(0, logits_MV.shape[1], 4))
+
+
+@pytest.mark.parametrize("without", [None, 0, 3, 4, 10])
+def test_parts_have_the_best_of_the_whole(without: int | None) -> None:
+    logits = random_logits(6, 11, levels=2)
+    logits[:, [2, 9]] = 20.0  # of equals the first part has it
+    logits[0, 4:8] = -torch.inf
+    whole, parts = Vocabulary(11).best(logits, without), Vocabulary(11).best_in_parts(in_parts(logits), without)
+    assert torch.equal(parts.token_M, whole.token_M)
+    assert torch.equal(parts.logit_M, whole.logit_M)
+    torch.testing.assert_close(parts.log_total_M, whole.log_total_M)
 
 
 def normal(size: int = 11) -> Tensor:

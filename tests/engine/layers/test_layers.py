@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from engine.layers import embedding
+from engine.layers.embedding import Embedding
 from engine.layers.linear import PackedLinear
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import RotaryEmbedding, rotate
@@ -53,3 +56,18 @@ def test_packed_parts_equal_separate_products() -> None:
     x = normal(5, 6, seed=3)
     for part, (start, end) in zip(packed(x), packed.rows, strict=True):
         torch.testing.assert_close(part, x @ packed.weight[start:end].T + packed.bias[start:end])
+
+
+def test_many_logits_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, x = Embedding(70, 6), normal(3, 6)
+    head.weight.data = normal(70, 6, seed=1)
+    head.requires_grad_(requires_grad=False)
+    ((start, logits),) = head.logits_in_parts(x)
+    assert start == 0
+    assert torch.equal(logits, head.logits(x))
+    monkeypatch.setattr(embedding, "KEPT_BYTES", 0)
+    monkeypatch.setattr(embedding, "PART_BYTES", 700)
+    monkeypatch.setattr(embedding, "MIN_PART", 16)
+    parts = list(head.logits_in_parts(x))
+    assert [start for start, _ in parts] == [0, 48]
+    torch.testing.assert_close(torch.cat([part for _, part in parts], dim=1), logits)
