@@ -12,6 +12,7 @@ from rich.console import Console
 from engine.bench.goldens import command as goldens
 from engine.bench.goldens.engines import load_engine
 from engine.bench.ranks import command as ranks
+from engine.bench.references import command as references
 from engine.bench.scheduling import command as scheduling
 from engine.bench.selection import command as selection
 from engine.bench.throughput import command as throughput
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     goldens.add_arguments(replay)
     speed = commands.add_parser("throughput", help="tokens per second and where the time goes")
     throughput.add_arguments(speed)
+    beside = commands.add_parser("references", help="the published decoding loops beside the engine, at equal tokens")
+    references.add_arguments(beside)
     deciding = commands.add_parser("selection", help="what decoders cost beside the forward")
     selection.add_arguments(deciding)
     sharded = commands.add_parser("ranks", help="what several ranks cost beside one: time and bytes of their exchange")
@@ -46,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs: dict[str, Callable[[], int]] = {
         "goldens": lambda: goldens.run(arguments, load_engine, console),
         "throughput": lambda: throughput.run(arguments, words, console),
+        "references": lambda: references.run(arguments, console),
         "selection": lambda: selection.run(arguments, console),
         "ranks": lambda: ranks.run(arguments, console),
         "queue": lambda: scheduling.run_queue(arguments, console),

@@ -89,6 +89,7 @@ def measure_all(arguments: argparse.Namespace) -> tuple[list[tuple[str, int, Mea
         attention_backend=arguments.attention,
         cuda_graphs=arguments.cuda_graphs,
         steps_per_look=arguments.steps_per_look,
+        prefix_sharing=False,  # runs repeat the same prompts
     )
     model = _model(arguments, config)
     weight = next(model.parameters())
@@ -103,7 +104,7 @@ def measure_all(arguments: argparse.Namespace) -> tuple[list[tuple[str, int, Mea
     for text in arguments.strategy or ["{}"]:
         options = _options(text)
         for batch in arguments.batch:
-            lengths = list(_completion_lens(batch, arguments.generate, mixed=arguments.mixed))
+            lengths = list(completion_lens(batch, arguments.generate, mixed=arguments.mixed))
             cases.append((text, batch))
             workloads.append(
                 Workload(prompt_lens=[arguments.prompt] * batch, completion_lens=lengths, strategy=options)
@@ -138,7 +139,7 @@ def _options(text: str) -> dict[str, object]:
     return options
 
 
-def _completion_lens(batch: int, longest: int, *, mixed: bool) -> Iterator[int]:
+def completion_lens(batch: int, longest: int, *, mixed: bool) -> Iterator[int]:
     """All of the longest, or evenly from a quarter of it up."""
     for index in range(batch):
         share = SHORTEST_SHARE + (1 - SHORTEST_SHARE) * (index + 1) / batch if mixed else 1.0

@@ -85,6 +85,16 @@ SHAPES: Mapping[str, ModelSpec] = {
         mask_token_id=4000,
     ),
     "llada-83m": _LLADA,
+    "llada-83m-deep": replace(
+        _LLADA,
+        vocab_size=8192,
+        hidden_size=768,
+        num_heads=12,
+        num_kv_heads=12,
+        num_layers=10,
+        intermediate_size=2048,
+        mask_token_id=8000,
+    ),
     "llada-100m": replace(
         _LLADA,
         vocab_size=32_768,
@@ -122,7 +132,8 @@ SHAPES: Mapping[str, ModelSpec] = {
         moe=MoESpec(num_experts=64, intermediate_size=1024, routing=SoftmaxRouting(experts_per_token=8)),
     ),
 }
-"""Synthetic networks by name; the last two have the shapes of the published checkpoints."""
+"""Synthetic networks by name; the last two have the shapes of the published checkpoints. In llada-83m most work is the
+output head's, in llada-83m-deep, which has as many parameters, the layers', as in large networks."""
 
 
 def shape(name: str) -> ModelSpec:
@@ -134,7 +145,8 @@ def shape(name: str) -> ModelSpec:
 
 
 def random_model(spec: ModelSpec, dtype: torch.dtype, device: torch.device, seed: int = 0) -> DiffusionLM:
-    """The network with seeded normal weights; norms are 1, biases 0."""
+    """The network with seeded normal weights; norms are 1, biases 0. As in trained networks the mask is not likely:
+    its row of the head is 0."""
     generator = torch.Generator(device).manual_seed(seed)
     model = build_model(spec).to_empty(device=device).requires_grad_(False)
     for name, parameter in model.named_parameters():
@@ -145,5 +157,7 @@ def random_model(spec: ModelSpec, dtype: torch.dtype, device: torch.device, seed
         else:
             parameter.normal_(0.0, WEIGHT_STD, generator=generator)
     head = "embed_tokens.weight" if spec.tie_word_embeddings else "lm_head.weight"
-    dict(model.named_parameters())[head].mul_(LOGIT_STD / (WEIGHT_STD * spec.hidden_size**0.5))
+    weight = dict(model.named_parameters())[head]
+    weight.mul_(LOGIT_STD / (WEIGHT_STD * spec.hidden_size**0.5))
+    weight[spec.mask_token_id] = 0.0
     return model.to(dtype).eval()

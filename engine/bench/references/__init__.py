@@ -1,0 +1,1 @@
+"""What the published decoding loops take beside the engine: the same weights, the same tokens, the same minutes."""
