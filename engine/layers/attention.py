@@ -56,11 +56,11 @@ class SelfAttention(nn.Module):
     def _heads(self, x_TD: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Rotated queries ``[T, H, D]`` and keys, and values ``[T, K, D]``. Queries and keys are turned as one tensor
         where no norm comes between."""
-        if self.q_norm is not None and self.k_norm is not None:
-            queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)) for part in self.qkv_proj(x_TD))
-            return rotate(self.q_norm(queries), *rotary), rotate(self.k_norm(keys), *rotary), values
-        heads_THD = self.qkv_proj.packed(x_TD).unflatten(-1, (-1, self.head_dim))
+        heads_THD = self.qkv_proj.packed(x_TD).contiguous().unflatten(-1, (-1, self.head_dim))
         num_queries, num_keys, num_values = (size // self.head_dim for size in self.qkv_proj.part_sizes)
+        if self.q_norm is not None and self.k_norm is not None:
+            queries, keys, values = heads_THD.split((num_queries, num_keys, num_values), dim=1)
+            return rotate(self.q_norm(queries), *rotary), rotate(self.k_norm(keys), *rotary), values
         turned, values = heads_THD.split((num_queries + num_keys, num_values), dim=1)
         queries, keys = rotate(turned, *rotary).split((num_queries, num_keys), dim=1)
         return queries, keys, values

@@ -17,6 +17,10 @@ from engine.layers.division import Division, Span
 from engine.layers.int8 import Int8Matrix
 from engine.parallel import ALONE, Group
 
+FEW_ROWS = range(8, 65)
+"""For so many positions, in float32 on a CPU, the weight is multiplied by the positions instead of the positions by the
+weight: the library packs its second operand, and the weight is by far the larger one."""
+
 
 class Linear(nn.Module):
     """``x @ weight.T + bias`` with ``weight`` of shape ``[out, in]``.
@@ -48,7 +52,7 @@ class Linear(nn.Module):
     def partial(self, x: Tensor) -> Tensor:
         """What this rank's inputs contribute; over the ranks of the group it sums up to the output."""
         bias = self.bias if self._adds_bias else None
-        return functional.linear(x, self.weight, bias) if self.int8 is None else _add(self.int8(x), bias)
+        return product(x, self.weight, bias).contiguous() if self.int8 is None else _add(self.int8(x), bias)
 
     def quantize(self) -> None:
         """Multiply by int8 from now on; ``weight`` is left without rows."""
@@ -89,8 +93,8 @@ class PackedLinear(nn.Module):
         return parts
 
     def packed(self, x: Tensor) -> Tensor:
-        """All parts side by side."""
-        return functional.linear(x, self.weight, self.bias) if self.int8 is None else _add(self.int8(x), self.bias)
+        """All parts side by side; laid out as :func:`product` leaves it."""
+        return product(x, self.weight, self.bias) if self.int8 is None else _add(self.int8(x), self.bias)
 
     def quantize(self) -> None:
         """Multiply by int8 from now on; ``weight`` is left without rows."""
@@ -98,5 +102,15 @@ class PackedLinear(nn.Module):
         self.weight = nn.Parameter(self.weight.new_empty(0, self.weight.shape[1]), requires_grad=False)
 
 
-def _add(product: Tensor, bias: Tensor | None) -> Tensor:
-    return product if bias is None else product + bias
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x @ weight.T + bias``. Few rows come back column by column in memory: a product that follows is faster for it,
+    and what goes along a row wants ``contiguous()``."""
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
+        return functional.linear(x, weight, bias)
+    if x.dim() != 2 or len(x) not in FEW_ROWS:
+        return functional.linear(x, weight, bias)
+    return _add(torch.mm(weight, x.t()).t(), bias)
+
+
+def _add(numbers: Tensor, bias: Tensor | None) -> Tensor:
+    return numbers if bias is None else numbers + bias

@@ -7,7 +7,7 @@ import torch
 
 from engine.layers import embedding
 from engine.layers.embedding import Embedding
-from engine.layers.linear import PackedLinear
+from engine.layers.linear import FEW_ROWS, Linear, PackedLinear, product
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import RotaryEmbedding, rotate
 
@@ -71,3 +71,19 @@ def test_many_logits_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = list(head.logits_in_parts(x))
     assert [start for start, _ in parts] == [0, 48]
     torch.testing.assert_close(torch.cat([part for _, part in parts], dim=1), logits)
+
+
+@pytest.mark.parametrize("rows", [2, FEW_ROWS.start, FEW_ROWS.stop - 1, FEW_ROWS.stop])
+@pytest.mark.parametrize("biased", [False, True])
+def test_few_rows_have_the_same_product(rows: int, *, biased: bool) -> None:
+    layer, x = Linear(6, 10, bias=biased), normal(rows, 6)
+    layer.weight.data, bias = normal(10, 6, seed=1), normal(10, seed=2) if biased else None
+    if biased:
+        layer.bias.data = bias
+    expected = torch.nn.functional.linear(x, layer.weight, bias)
+    torch.testing.assert_close(product(x, layer.weight, bias), expected)
+    with torch.inference_mode():
+        by_columns = product(x, layer.weight, bias)
+        torch.testing.assert_close(by_columns, expected)
+        assert (by_columns.stride(0) == 1) is (rows in FEW_ROWS)
+        assert layer(x).is_contiguous()
