@@ -54,14 +54,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Measure, print, write; the exit code."""
     torch.set_num_threads(arguments.threads)
     table = _empty_table(arguments)
-    rows = []
+    rows: list[dict[str, object]] = []
     try:
         for name in arguments.shape:
             for workload, comparison in _comparisons(name, arguments):
                 labels = _labels(name, workload)
                 table.add_row(*labels, *_cells(comparison))
-                rows.append(dict(zip(("shape", "requests", "block", "threshold"), labels, strict=True)))
-                rows[-1] |= comparison.to_dict()
+                named: dict[str, object] = dict(zip(("shape", "requests", "block", "threshold"), labels, strict=True))
+                rows.append(named | comparison.to_dict())
     except LacunaError as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2

@@ -16,6 +16,7 @@ from engine.build import assemble_core
 from engine.config import EngineConfig
 from engine.llm_engine import LLMEngine
 from engine.models.spec import DiffusionLM
+from engine.outputs import RequestOutput
 from engine.sampling_params import SamplingParams
 from engine.sequence import GenerationRequest
 from engine.tokenizer import MissingTokenizer
@@ -95,7 +96,7 @@ class Engine:
                 request_id=str(index), prompt=list(prompt), sampling=sampling, strategy=strategy, stream="final"
             )
             engine.add_request(request)
-        finished = {}
+        finished: dict[str, RequestOutput] = {}
         while engine.has_unfinished_requests():
             finished |= {output.request_id: output for output in engine.step() if output.finished}
         seconds, after = self._clock.now() - started, engine.stats()
