@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_LEDGER = "sqlite:///~/.lacuna/ledger.sqlite3"
 EMBEDDED_MODELS = ("lacuna-tiny-sdar", "lacuna-tiny-llada")
 """What is served where nothing else is said."""
-SHIPPED_MODELS = (*EMBEDDED_MODELS, "lacuna-tiny-llada-moe")
+SHIPPED_MODELS = (*EMBEDDED_MODELS, "lacuna-tiny-sdar-b8", "lacuna-tiny-llada-moe", "lacuna-tiny-llada-moe-td")
 """Every model of the installation that can be served by its id."""
 SHIPPED_BASES = ("lacuna-tiny-ar",)
 """Autoregressive checkpoints of the installation, to adapt."""

@@ -30,7 +30,9 @@ def _family(name: str, architectures: str, attention: AttentionPattern, pattern:
 
 
 PRESET_FAMILIES = (
+    _family("lacuna-tiny-llada-moe-td", "LLaDAMoEModelLM", "bidirectional", "^lacuna-tiny-llada-moe-td"),
     _family("lacuna-tiny-llada", "LLaDAModelLM LLaDAMoEModelLM", "bidirectional", "^lacuna-tiny-llada"),
+    _family("lacuna-tiny-sdar-b8", "SDARForCausalLM", "block_causal", "^lacuna-tiny-sdar-b8"),
     _family("lacuna-tiny-sdar", "SDARForCausalLM", "block_causal", "^lacuna-tiny-sdar"),
     _family("llada", "LLaDAModelLM", "bidirectional"),
     _family("llada-moe-td", "LLaDAMoEModelLM", "bidirectional", "-TD$"),

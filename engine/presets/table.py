@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from engine.config import OwnStrategy
 from engine.errors import ConfigError
-from engine.presets.named import Goal, NamedStrategy
+from engine.presets.named import GOALS, NamedStrategy
 
 Settings = tuple[Mapping[str, object], str, str]
 """Options, source, description."""
@@ -16,6 +16,7 @@ DINFER = "dInfer (arXiv 2510.08666)"
 LLADA2 = "LLaDA2.0 report, LLaDA2.0-mini"
 LLADA21 = "LLaDA2.1 (arXiv 2602.08676), model card"
 MEASURED = "measured with lacuna eval, engine/evaluation/results"
+MEASURED_TD = "measured with lacuna distill-report, engine/training/DESIGN.md"
 VICINITY = {"cache": "vicinity", "prefix_look": 16, "after_look": 16, "warmup_steps": 4}
 SMOOTHING = {"smoothing_weight": 0.3}
 CACHED_SMOOTHED = {**VICINITY, **SMOOTHING}
@@ -24,12 +25,29 @@ CREDIT = {"credit_alpha": 0.7}
 
 def _family(family: str, **settings: Settings) -> tuple[NamedStrategy, ...]:
     """One strategy per goal, under the goal's name."""
-    goals: tuple[Goal, ...] = ("quality", "balanced", "fast")
+    return _version(family, 1, settings)
+
+
+def _version(family: str, version: int, settings: Mapping[str, Settings]) -> tuple[NamedStrategy, ...]:
+    """A version of the strategies of some goals; the others keep their last one."""
     return tuple(
-        NamedStrategy(name=goal, family=family, goal=goal, options=options, source=source, description=description)
-        for goal in goals
+        NamedStrategy(
+            name=goal,
+            family=family,
+            goal=goal,
+            options=options,
+            source=source,
+            description=description,
+            version=version,
+        )
+        for goal in GOALS
+        if goal in settings
         for options, source, description in (settings[goal],)
     )
+
+
+def _dynamic(threshold: float) -> Mapping[str, object]:
+    return {"decoder": "low_confidence_dynamic", "threshold": threshold, "cache": "block"}
 
 
 def _editing(decoder: str, scored: str) -> dict[str, Settings]:
@@ -189,18 +207,46 @@ NAMED_STRATEGIES: tuple[NamedStrategy, ...] = (
         ),
     ),
     *_family(
+        "lacuna-tiny-llada-moe-td",
+        quality=({"decoder": "low_confidence", "cache": "none"}, MEASURED_TD, "One token per forward, nothing reused."),
+        balanced=(
+            {"decoder": "threshold", "threshold": 0.95, "cache": "dual", "block_length": 16},
+            MEASURED_TD,
+            "Everything above 0.95 in blocks of 16, which it was distilled for.",
+        ),
+        fast=(
+            {"decoder": "threshold", "threshold": 0.95, "cache": "dual", "block_length": 32},
+            MEASURED_TD,
+            "Everything above 0.95 in blocks of 32: more tokens per forward at less accuracy.",
+        ),
+    ),
+    *_family(
         "lacuna-tiny-sdar",
         quality=({"decoder": "low_confidence_static", "cache": "block"}, MEASURED, "One token per forward."),
         balanced=(
-            {"decoder": "low_confidence_dynamic", "threshold": 0.9, "cache": "block"},
+            _dynamic(0.9),
             MEASURED,
             "Everything above 0.9 in blocks of 4.",
         ),
         fast=(
             {"decoder": "low_confidence_dynamic", "threshold": 0.9, "cache": "block", "block_length": 8},
             MEASURED,
-            "Everything above 0.9 in blocks of 8, which it was trained with too.",
+            "Everything above 0.9 in blocks of 8: for a network that was trained with them, like lacuna-tiny-sdar-b8.",
         ),
+    ),
+    *_version(
+        "lacuna-tiny-sdar",
+        2,
+        {
+            "balanced": (_dynamic(0.95), MEASURED, "Everything above 0.95 in blocks of 4."),
+            "fast": (_dynamic(0.6), MEASURED, "Everything above 0.6 in blocks of 4."),
+        },
+    ),
+    *_family(
+        "lacuna-tiny-sdar-b8",
+        quality=({"decoder": "low_confidence_static", "cache": "block"}, MEASURED, "One token per forward."),
+        balanced=(_dynamic(0.99), MEASURED, "Everything above 0.99 in blocks of 8."),
+        fast=(_dynamic(0.9), MEASURED, "Everything above 0.9 in blocks of 8."),
     ),
 )
 

@@ -84,7 +84,6 @@ RECIPES: dict[str, Recipe] = {
     "tiny-sdar": Recipe(
         family="sdar",
         block_length=4,
-        intermediate_size=448,
         stages=(
             Stage(0.3, (Share(AUTOREGRESSIVE, 1.0),)),
             Stage(0.4, (Share(AUTOREGRESSIVE, 0.5), Share(Blocks(4), 0.5)), 0.8),
@@ -95,7 +94,6 @@ RECIPES: dict[str, Recipe] = {
         family="llada",
         block_length=8,
         initial="lacuna-tiny-sdar",
-        intermediate_size=448,
         stages=(CANVASES,),
         decay_from=0.15,
         steps=800,

@@ -17,9 +17,9 @@ CHECKPOINTS = Path(engine.__file__).parent / "checkpoints"
 KINDS = ["conversion", "code", "story", "fact"]
 
 
-@pytest.mark.parametrize("name", ["lacuna-tiny-sdar", "lacuna-tiny-llada", "lacuna-tiny-llada-moe"])
+@pytest.mark.parametrize("name", ["sdar", "sdar-b8", "llada", "llada-moe", "llada-moe-td"])
 def test_threshold_decoding_is_right_and_parallel(name: str) -> None:
-    model = LLMEngine.from_pretrained(CHECKPOINTS / name, EngineConfig(device="cpu"))
+    model = LLMEngine.from_pretrained(CHECKPOINTS / f"lacuna-tiny-{name}", EngineConfig(device="cpu"))
     strategy = model.strategy({"decoder": "threshold", "threshold": 0.9})
     samples = held_out_set(KINDS, per_kind=8, seed=3)
     report = evaluate(model, samples, SamplingParams(max_tokens=64), strategy)

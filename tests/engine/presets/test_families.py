@@ -13,7 +13,8 @@ from engine.presets.families import PRESET_FAMILIES, preset_family
     [
         ("LLaDAModelLM", "LLaDA-8B-Instruct", "llada"),
         ("LLaDAModelLM", "lacuna-tiny-llada", "lacuna-tiny-llada"),
-        ("LLaDAMoEModelLM", "lacuna-tiny-llada-moe-td", "lacuna-tiny-llada"),
+        ("LLaDAMoEModelLM", "lacuna-tiny-llada-moe", "lacuna-tiny-llada"),
+        ("LLaDAMoEModelLM", "lacuna-tiny-llada-moe-td", "lacuna-tiny-llada-moe-td"),
         ("LLaDAMoEModelLM", "LLaDA-MoE-7B-A1B-Instruct", "llada-moe"),
         ("LLaDAMoEModelLM", "models--inclusionAI--LLaDA-MoE-7B-A1B-Instruct-TD", "llada-moe-td"),
         ("LLaDA2MoeModelLM", "LLaDA2.0-mini", "llada2"),
@@ -22,6 +23,7 @@ from engine.presets.families import PRESET_FAMILIES, preset_family
         ("DreamModel", "DiffuCoder-7B-Instruct", "dream"),
         ("SDARForCausalLM", "SDAR-4B-Chat-b16", "sdar"),
         ("SDARForCausalLM", "lacuna-tiny-sdar", "lacuna-tiny-sdar"),
+        ("SDARForCausalLM", "lacuna-tiny-sdar-b8", "lacuna-tiny-sdar-b8"),
         ("SDARMoeForCausalLM", "SDAR-30B-A3B-Chat", "sdar"),
         ("OtherModel", "LLaDA-8B", ""),
     ],
