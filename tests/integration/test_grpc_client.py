@@ -82,7 +82,7 @@ def test_models_and_strategies(stub: GenerationStub) -> None:
 def test_a_preset_is_used_and_named(stub: GenerationStub) -> None:
     asked = request(strategy=pb.Strategy(preset="fast", params={"threshold": 0.75}))
     used = stub.Generate(asked).usage.strategy
-    assert (used.name, used.version, used.options["threshold"]) == ("fast", 1, 0.75)
+    assert (used.name, used.version, used.options["threshold"]) == ("fast", 2, 0.75)
 
 
 def test_health_and_reflection(channel: grpc.Channel) -> None:
