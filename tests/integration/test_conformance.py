@@ -78,7 +78,9 @@ def canary(service: Service) -> Iterator[None]:
             while not ended.is_set():
                 response = client.post("/v1/chat/completions", json=CANARY)
                 body = response.json()
-                answers.append([response.status_code, body.get("choices"), body.get("usage"), body.get("error")])
+                told = body.get("usage") or {}  # how much others have spared a request is no property of its answer
+                usage = [told.get("completion_tokens"), (told.get("diffusion") or {}).get("forwards")]
+                answers.append([response.status_code, body.get("choices"), usage, body.get("error")])
                 time.sleep(0.1)
 
     thread = threading.Thread(target=ask)

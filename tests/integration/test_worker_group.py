@@ -41,6 +41,7 @@ FOLDER = resolve_checkpoint("lacuna-tiny-sdar")
 CONFIG = EngineConfig(tensor_parallel_size=2, max_model_len=128, max_num_seqs=4)
 PLACEMENT = GroupPlacement(world_size=2, num_cpus=0.1)
 PROMPT = [65, 66, 67]
+SAMPLING = SamplingParams(max_tokens=24, ignore_eos=True)
 
 
 HUGE = replace(CONFIG, page_size=10**9)
@@ -81,7 +82,7 @@ def wait_for_loss(group: WorkerGroup) -> None:
 
 async def generate(engine: AsyncEngine) -> tuple[int, ...]:
     engine.start()
-    request = GenerationRequest(request_id="a", prompt=PROMPT, sampling=SamplingParams(max_tokens=24))
+    request = GenerationRequest(request_id="a", prompt=PROMPT, sampling=SAMPLING)
     token_ids = [token async for output in engine.generate(request) for token in output.token_ids]
     await engine.close()
     return tuple(token_ids)
@@ -144,7 +145,7 @@ def live_workers() -> int:
 
 def test_a_group_gives_the_tokens_of_one_rank_and_ends_when_closed(leader: Any, eventually: Any) -> None:
     alone = load(FOLDER, max_model_len=128)
-    (expected,) = alone.generate([PROMPT], SamplingParams(max_tokens=24))
+    (expected,) = alone.generate([PROMPT], SAMPLING)
     before = live_workers()
     assert ray.get(leader.generate.remote()) == expected.token_ids
     eventually(lambda: live_workers() == before)
