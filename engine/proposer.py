@@ -80,14 +80,25 @@ class Proposer:
             current_NB=torch.zeros(shape, device=self._device),
             ranked_NBK=blocks.tokens_NB.new_full((*shape, self._num_ranked(decoded)), -1),
         )
-        names = [name for name in Proposal.__slots__ if name not in ASKED or self._wanting(ASKED[name], decoded).any()]
+        asked = {name for name, trait in ASKED.items() if self._wanting(trait, decoded).any()}
+        best_is_enough = not asked and not _changes_or_draws(decoded)
         for start in range(0, len(spans.places), self._at_a_time):
             part = spans.places.part(start, start + self._at_a_time)
-            proposal = self._propose(decoded, spans, blocks, users, part, hidden_TD)
-            for name in names:
+            if best_is_enough:
+                proposal = self._propose_best(spans, part, hidden_TD)
+            else:
+                proposal = self._propose(decoded, spans, blocks, users, part, hidden_TD)
+            for name in Proposal.__slots__:
+                if name in ASKED and name not in asked:
+                    continue
                 whole_NB = getattr(candidates, name.replace("_M", "_NB"))
                 whole_NB[part.block_M, part.offset_M] = getattr(proposal, name)
         return candidates
+
+    def _propose_best(self, spans: DeviceSpans, places: Places, hidden_TD: Tensor) -> Proposal:
+        """The most probable tokens of some open positions, whose logits nobody else asks for."""
+        token_M = spans.first_token_N[places.block_M] + places.offset_M - self._logit_shift
+        return propose_best(self._model.best(hidden_TD[token_M], self._mask_token_id))
 
     def _propose(
         self,
@@ -100,9 +111,6 @@ class Proposer:
     ) -> Proposal:
         """Candidates of some open positions. Work that only some blocks ask for is done for those alone."""
         offset_M = places.offset_M - self._logit_shift
-        if self._best_is_enough(decoded):
-            hidden_MD = hidden_TD[spans.first_token_N[places.block_M] + offset_M]
-            return propose_best(self._model.best(hidden_MD, self._mask_token_id))
         logits_MV = self._logits(hidden_TD, spans.first_token_N[places.block_M] + offset_M)
         sampling = self._columns.view("sampling", blocks.slots_N[places.block_M])
         if (guided := places.where(decoded.guide_slot_N >= 0)) is not None:
@@ -128,13 +136,6 @@ class Proposer:
             chosen = defer(logits_MV[at], self._vocabulary, _part(proposal, at), sampling["deferred"][at])
             proposal = _replace(proposal, at, chosen)
         return proposal
-
-    def _best_is_enough(self, decoded: DecodeSpans) -> bool:
-        """Whether nothing but the most probable tokens is asked of the logits."""
-        changed_N = (decoded.guide_slot_N >= 0) | (decoded.transforms_N != 0)
-        if (changed_N | decoded.drawn_N | decoded.deferred_N).any():
-            return False
-        return not any(self._wanting(trait, decoded).any() for trait in ASKED.values())
 
     def _measure(
         self, decoded: DecodeSpans, blocks: BlockRows, places: Places, logits_MV: Tensor, proposal: Proposal
@@ -221,6 +222,12 @@ class Proposer:
 
     def _tensor(self, array: IntArray | BoolArray) -> Tensor:
         return to_device(array, self._device)
+
+
+def _changes_or_draws(decoded: DecodeSpans) -> bool:
+    """Whether logits of some block are changed before a token is chosen, or the token is not the most probable one."""
+    changed_N = (decoded.guide_slot_N >= 0) | (decoded.transforms_N != 0)
+    return bool((changed_N | decoded.drawn_N | decoded.deferred_N).any())
 
 
 def _places(length_N: IntArray) -> tuple[IntArray, IntArray]:

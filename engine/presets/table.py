@@ -16,6 +16,7 @@ DINFER = "dInfer (arXiv 2510.08666)"
 LLADA2 = "LLaDA2.0 report, LLaDA2.0-mini"
 LLADA21 = "LLaDA2.1 (arXiv 2602.08676), model card"
 MEASURED = "measured with lacuna eval, engine/evaluation/results"
+MEASURED_ONCE = "measured on the checkpoint that had this name when version 1 was made"
 MEASURED_TD = "measured with lacuna distill-report, engine/training/DESIGN.md"
 VICINITY = {"cache": "vicinity", "prefix_look": 16, "after_look": 16, "warmup_steps": 4}
 SMOOTHING = {"smoothing_weight": 0.3}
@@ -46,8 +47,14 @@ def _version(family: str, version: int, settings: Mapping[str, Settings]) -> tup
     )
 
 
-def _dynamic(threshold: float) -> Mapping[str, object]:
-    return {"decoder": "low_confidence_dynamic", "threshold": threshold, "cache": "block"}
+def _above(threshold: float, cache: str, **others: object) -> Mapping[str, object]:
+    """LLaDA's rule of a confidence that fills a position."""
+    return {"decoder": "threshold", "threshold": threshold, "cache": cache, **others}
+
+
+def _dynamic(threshold: float, **others: object) -> Mapping[str, object]:
+    """SDAR's rule of the same."""
+    return {"decoder": "low_confidence_dynamic", "threshold": threshold, "cache": "block", **others}
 
 
 def _editing(decoder: str, scored: str) -> dict[str, Settings]:
@@ -81,7 +88,7 @@ NAMED_STRATEGIES: tuple[NamedStrategy, ...] = (
             "One token per forward, nothing reused.",
         ),
         balanced=(
-            {"decoder": "threshold", "threshold": 0.9, "cache": "dual", "block_length": 32},
+            _above(0.9, "dual", block_length=32),
             f"{FAST_DLLM}, the paper's setting",
             "Everything above 0.9: 3 tokens per forward, GSM8K 76.9 against 77.6 (256), 74.7 against 77.0 (1024).",
         ),
@@ -99,7 +106,7 @@ NAMED_STRATEGIES: tuple[NamedStrategy, ...] = (
             "One token per forward, nothing reused; mean score 54.8.",
         ),
         balanced=(
-            {"decoder": "threshold", "threshold": 0.8, "cache": "none", "block_length": 64, **SMOOTHING, **CREDIT},
+            _above(0.8, "none", block_length=64, **SMOOTHING, **CREDIT),
             f"{DINFER}, credit decoding and smoothing without cache",
             "Everything above 0.8 after credit; mean score 54.3 at 4.3 tokens per forward.",
         ),
@@ -137,17 +144,17 @@ NAMED_STRATEGIES: tuple[NamedStrategy, ...] = (
     *_family(
         "llada2",
         quality=(
-            {"decoder": "threshold", "threshold": 0.95, "cache": "block", "block_length": 32},
+            _above(0.95, "block", block_length=32),
             f"{LLADA2}, threshold 0.95",
             "Score 70.2 at 2.6 tokens per forward.",
         ),
         balanced=(
-            {"decoder": "threshold", "threshold": 0.9, "cache": "block", "block_length": 32},
+            _above(0.9, "block", block_length=32),
             "dInfer's guide to LLaDA2.0",
             "Between the report's two settings.",
         ),
         fast=(
-            {"decoder": "threshold", "threshold": 0.85, "cache": "block", "block_length": 32},
+            _above(0.85, "block", block_length=32),
             f"{LLADA2}, threshold 0.85",
             "Score 67.9 at 3.3 tokens per forward.",
         ),
@@ -164,12 +171,12 @@ NAMED_STRATEGIES: tuple[NamedStrategy, ...] = (
             "One token per forward, lowest entropy first; the authors draw with temperature 0.1, top_p 0.9.",
         ),
         balanced=(
-            {"decoder": "threshold", "threshold": 0.9, "cache": "prefix", "block_length": 32},
+            _above(0.9, "prefix", block_length=32),
             f"{FAST_DLLM}, Dream with the prefix cache",
             "Everything above 0.9: GSM8K 74.8 against 75.0 of one token per forward.",
         ),
         fast=(
-            {"decoder": "threshold", "threshold": 0.9, "cache": "dual", "block_length": 32},
+            _above(0.9, "dual", block_length=32),
             f"{FAST_DLLM}, Dream with the dual cache",
             "As balanced, but computes only the block between refreshes.",
         ),
@@ -182,12 +189,12 @@ NAMED_STRATEGIES: tuple[NamedStrategy, ...] = (
             "One token per forward.",
         ),
         balanced=(
-            {"decoder": "low_confidence_dynamic", "threshold": 0.9, "cache": "block"},
+            _dynamic(0.9),
             "SDAR (arXiv 2510.06303), dynamic at 0.9",
             "Everything above 0.9: 2.3 to 2.6 times as fast as static on MATH500; 3 points lower in TraDo's table.",
         ),
         fast=(
-            {"decoder": "low_confidence_dynamic", "threshold": 0.85, "cache": "block"},
+            _dynamic(0.85),
             "SDAR's generate.py and LMDeploy, their default",
             "Everything above 0.85.",
         ),
@@ -196,12 +203,12 @@ NAMED_STRATEGIES: tuple[NamedStrategy, ...] = (
         "lacuna-tiny-llada",
         quality=({"decoder": "low_confidence", "cache": "none"}, MEASURED, "One token per forward, nothing reused."),
         balanced=(
-            {"decoder": "threshold", "threshold": 0.9, "cache": "dual"},
+            _above(0.9, "dual"),
             MEASURED,
             "Everything above 0.9 in blocks of 8.",
         ),
         fast=(
-            {"decoder": "threshold", "threshold": 0.9, "cache": "dual", "block_length": 16},
+            _above(0.9, "dual", block_length=16),
             MEASURED,
             "Everything above 0.9 in blocks of 16: more tokens per forward at less accuracy.",
         ),
@@ -210,12 +217,12 @@ NAMED_STRATEGIES: tuple[NamedStrategy, ...] = (
         "lacuna-tiny-llada-moe-td",
         quality=({"decoder": "low_confidence", "cache": "none"}, MEASURED_TD, "One token per forward, nothing reused."),
         balanced=(
-            {"decoder": "threshold", "threshold": 0.95, "cache": "dual", "block_length": 16},
+            _above(0.95, "dual", block_length=16),
             MEASURED_TD,
             "Everything above 0.95 in blocks of 16, which it was distilled for.",
         ),
         fast=(
-            {"decoder": "threshold", "threshold": 0.95, "cache": "dual", "block_length": 32},
+            _above(0.95, "dual", block_length=32),
             MEASURED_TD,
             "Everything above 0.95 in blocks of 32: more tokens per forward at less accuracy.",
         ),
@@ -225,12 +232,12 @@ NAMED_STRATEGIES: tuple[NamedStrategy, ...] = (
         quality=({"decoder": "low_confidence_static", "cache": "block"}, MEASURED, "One token per forward."),
         balanced=(
             _dynamic(0.9),
-            MEASURED,
+            MEASURED_ONCE,
             "Everything above 0.9 in blocks of 4.",
         ),
         fast=(
-            {"decoder": "low_confidence_dynamic", "threshold": 0.9, "cache": "block", "block_length": 8},
-            MEASURED,
+            _dynamic(0.9, block_length=8),
+            MEASURED_ONCE,
             "Everything above 0.9 in blocks of 8: for a network that was trained with them, like lacuna-tiny-sdar-b8.",
         ),
     ),

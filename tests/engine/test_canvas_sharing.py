@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 
 from engine.config import EngineConfig
-from engine.executor import LocalExecutor
 from engine.llm_engine import LLMEngine
 from engine.outputs import RequestOutput
-from engine.plan import IterationPlan, StepResult
-from engine.plan_codec import decode_plan, encode_plan
 from engine.sequence import GenerationRequest
-from tests.helpers.engines import Rig, ScriptedExecutor, make_request, scripted
+from tests.helpers.engines import ByWire, Rig, ScriptedExecutor, final, make_request, scripted
 
 PROMPT = [(7 * n) % 280 for n in range(41)]
 CANVAS = len(PROMPT) + 12
@@ -35,22 +32,6 @@ STRATEGIES: Sequence[Mapping[str, object]] = (
     {"decoder": "klass", "kl_threshold": 0.5, "cache": "dual", "block_length": 4},
 )
 """Of these the first four and the one with logits transforms take over canvases; ``none`` can only be first."""
-
-
-class ByWire(LocalExecutor):
-    """A rank that gets its plans as another one sends them."""
-
-    def execute(self, plan: IterationPlan) -> StepResult:
-        return super().execute(decode_plan(encode_plan(plan)))
-
-
-def final(engine: LLMEngine, requests: Sequence[GenerationRequest]) -> dict[str, RequestOutput]:
-    for one in requests:
-        engine.add_request(one)
-    done: dict[str, RequestOutput] = {}
-    while engine.has_unfinished_requests():
-        done |= {output.request_id: output for output in engine.step() if output.finished}
-    return done
 
 
 def mixed(engine: LLMEngine, salt: str = "") -> list[GenerationRequest]:

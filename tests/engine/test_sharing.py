@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from engine.executor import Executor
 from engine.llm_engine import LLMEngine
-from engine.model_runner import ModelRunner
-from engine.outputs import RequestOutput
-from engine.plan import IterationPlan, StepResult
-from engine.plan_codec import decode_plan, encode_plan
 from engine.sequence import GenerationRequest
-from tests.helpers.engines import EngineConfig, ScriptedExecutor, drive, load, make_request, scripted
+from tests.helpers.engines import ByWire, EngineConfig, ScriptedExecutor, drive, final, load, make_request, scripted
 
 PROMPT = [(7 * n) % 280 for n in range(41)]
-
-
-class ByWire(Executor):
-    """A rank that gets its plans as another one sends them."""
-
-    def __init__(self, runner: ModelRunner) -> None:
-        self._runner = runner
-        self.plans: list[IterationPlan] = []
-
-    def execute(self, plan: IterationPlan) -> StepResult:
-        self.plans.append(plan)
-        return self._runner.execute(decode_plan(encode_plan(plan)))
-
-
-def final(engine: LLMEngine, requests: Sequence[GenerationRequest]) -> dict[str, RequestOutput]:
-    for one in requests:
-        engine.add_request(one)
-    done: dict[str, RequestOutput] = {}
-    while engine.has_unfinished_requests():
-        done |= {output.request_id: output for output in engine.step() if output.finished}
-    return done
 
 
 def family(salt: str = "") -> list[GenerationRequest]:

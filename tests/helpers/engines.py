@@ -18,14 +18,16 @@ from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.detokenizer import ByteDetokenizer, Detokenizer
 from engine.errors import InvalidRequestError
-from engine.executor import Executor
+from engine.executor import Executor, LocalExecutor
 from engine.iteration import IterationManager
 from engine.layout import MAX_ALIGNED_BLOCK_LENGTH
 from engine.llm_engine import LLMEngine
+from engine.model_runner import ModelRunner
 from engine.models.spec import ModelSpec
 from engine.outputs import FinishReason, RequestOutput
 from engine.pacing import ForwardBudget
 from engine.plan import IterationPlan, Splice, StepResult
+from engine.plan_codec import decode_plan, encode_plan
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
 from engine.sequence import GenerationRequest
@@ -259,6 +261,28 @@ def outcome(increments: Sequence[RequestOutput]) -> Outcome:
         stop_reason=last.stop_reason,
         denoising_steps=last.usage.denoising_steps,
     )
+
+
+class ByWire(LocalExecutor):
+    """A rank that gets its plans as another one sends them. ``plans`` are those that were sent."""
+
+    def __init__(self, runner: ModelRunner) -> None:
+        super().__init__(runner)
+        self.plans: list[IterationPlan] = []
+
+    def execute(self, plan: IterationPlan) -> StepResult:
+        self.plans.append(plan)
+        return super().execute(decode_plan(encode_plan(plan)))
+
+
+def final(engine: LLMEngine, requests: Sequence[GenerationRequest]) -> dict[str, RequestOutput]:
+    """Run requests to their ends, all at once; the last output of each."""
+    for one in requests:
+        engine.add_request(one)
+    done: dict[str, RequestOutput] = {}
+    while engine.has_unfinished_requests():
+        done |= {output.request_id: output for output in engine.step() if output.finished}
+    return done
 
 
 def drive(engine: LLMEngine, requests: Sequence[GenerationRequest], every: int = 0) -> dict[str, Outcome]:
