@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deployments.cli.option_groups import with_option_groups
 from deployments.cli.training_options import TrainingOptions, run_training
+from deployments.config import resolve_checkpoint
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,8 +22,11 @@ def train(
     preset: Annotated[str, typer.Argument(help="The recipe: tiny-ar, tiny-sdar, tiny-llada or tiny-llada-moe.")],
     *,
     initial: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint to go on from.", show_default="the recipe's, or random"),
+        str | None,
+        typer.Option(
+            help="Checkpoint to go on from: a folder, or the id of an embedded model.",
+            show_default="the recipe's, or random",
+        ),
     ] = None,
     optimizer: Annotated[
         str, typer.Option(help="muon or adamw (which DeepSpeed needs).", show_default="the recipe's: muon")
@@ -42,10 +45,12 @@ def train(
         raise ConfigError(f"unknown preset {preset!r}; choose one of: {', '.join(RECIPES)}", "preset")
     if optimizer not in ("muon", "adamw"):
         raise ConfigError(f"--optimizer must be muon or adamw, got {optimizer!r}", "optimizer")
-    if initial is not None and not initial.is_dir():
-        raise ConfigError(f"--initial: {initial} is not a folder", "initial")
+    folder = None if initial is None else resolve_checkpoint(initial)
+    if folder is not None and not folder.is_dir():
+        message = f"--initial: {initial} is neither a folder nor the id of an embedded model (lacuna models list)"
+        raise ConfigError(message, "initial")
     config = BaseConfig(
-        preset=preset, seed=options.seed, steps=options.steps, time_budget_minutes=options.minutes, initial=initial
+        preset=preset, seed=options.seed, steps=options.steps, time_budget_minutes=options.minutes, initial=folder
     )
     run_training(options, lambda: _job(config, optimizer))
 

@@ -99,6 +99,7 @@ def test_models_lists_what_is_embedded() -> None:
         (["generate", "hi", "there"], "unexpected argument 'there'"),
         (["models", "inspect", "/no/such/folder"], "/no/such/folder"),
         (["train", "huge", "--output", "/tmp/x"], "unknown preset 'huge'"),
+        (["train", "tiny-llada", "--initial", "lacuna-tiny", "--output", "/tmp/x"], "nor the id of an embedded model"),
         (["strategies", "--attention", "sparse"], "--attention"),
         (["strategies", "--attention", "bidirectional", "--model", "lacuna-tiny-sdar"], "give one of them"),
         (["generate", "hi", "--preset", "turbo"], "there are: balanced, fast, quality"),
