@@ -28,6 +28,7 @@ from engine.decoding.decoder import Decoder
 from engine.errors import ConfigError
 from engine.executor import Executor, LocalExecutor
 from engine.graphs import CudaGraphs, GraphBackend
+from engine.host_memory import keep_freed_memory
 from engine.iteration import IterationManager
 from engine.layers.experts import Experts
 from engine.layout import MAX_ALIGNED_BLOCK_LENGTH
@@ -180,6 +181,8 @@ def _make_runner(
     """The runner of a rank, and the manager of pages, which only the leading rank needs afterwards. Steps that can be
     recorded are recorded now, so that no request waits for it."""
     weight, spec = next(model.parameters()), model.spec
+    if weight.device.type == "cpu":
+        keep_freed_memory()
     slot_len = slot_length(spec, max_model_len)
     blocks = make_block_manager(config, weight.device, slot_len)
     if graphs is None and resolve_cuda_graphs(config, weight.device) and _can_be_recorded(model, config):

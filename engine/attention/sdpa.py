@@ -64,33 +64,31 @@ class SDPAAttention(AttentionBackend):
             physical_M = self._physical_T[token_M]
             self._drift.observe((keys[physical_M], values[physical_M]), (keys_TKD[token_M], values_TKD[token_M]))
         self._cache.store(layer, self._stored, keys_TKD, values_TKD)
-        if len(self._segments) == 1:
-            (only,) = self._segments
-            return _attend(queries_THD, keys[only.keys], values[only.keys], only.mask)
-        output_THD = torch.empty_like(queries_THD)
-        for segment in self._segments:
-            output_THD[segment.first : segment.end] = _attend(
-                queries_THD[segment.first : segment.end], keys[segment.keys], values[segment.keys], segment.mask
-            )
-        return output_THD
+        queries_1HTD = queries_THD.transpose(0, 1)[None]
+        mixed = [
+            _attend(
+                queries_1HTD[:, :, segment.first : segment.end],
+                keys[segment.keys].transpose(0, 1)[None],
+                values[segment.keys].transpose(0, 1)[None],
+                segment.mask,
+            )[0].transpose(0, 1)
+            for segment in self._segments
+        ]
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
 
-def _attend(queries_QHD: Tensor, keys_XKD: Tensor, values_XKD: Tensor, mask_QX: Tensor | None) -> Tensor:
+def _attend(queries_1HQD: Tensor, keys_1KXD: Tensor, values_1KXD: Tensor, mask_QX: Tensor | None) -> Tensor:
     """Grouped-query attention without repeating keys: the G query heads of a key head become G * Q queries. With one
     query head per key head nothing is copied."""
-    keys, values = keys_XKD.transpose(0, 1)[None], values_XKD.transpose(0, 1)[None]
-    if queries_QHD.shape[1] == keys_XKD.shape[1]:
-        queries = queries_QHD.transpose(0, 1)[None]
-        output = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask_QX)
-        return output[0].transpose(0, 1)
-    num_queries, num_heads, head_dim = queries_QHD.shape
-    num_kv_heads = keys_XKD.shape[1]
+    _, num_heads, num_queries, head_dim = queries_1HQD.shape
+    num_kv_heads = keys_1KXD.shape[1]
+    if num_heads == num_kv_heads:
+        return functional.scaled_dot_product_attention(queries_1HQD, keys_1KXD, values_1KXD, attn_mask=mask_QX)
     group = num_heads // num_kv_heads
-    folded = queries_QHD.unflatten(1, (num_kv_heads, group)).permute(1, 2, 0, 3)
-    folded = folded.reshape(1, num_kv_heads, group * num_queries, head_dim)
+    folded = queries_1HQD.reshape(1, num_kv_heads, group * num_queries, head_dim)
     mask = mask_QX.repeat(group, 1) if mask_QX is not None else None
-    output = functional.scaled_dot_product_attention(folded, keys, values, attn_mask=mask)
-    return output.view(num_kv_heads, group, num_queries, head_dim).permute(2, 0, 1, 3).reshape(queries_QHD.shape)
+    output = functional.scaled_dot_product_attention(folded, keys_1KXD, values_1KXD, attn_mask=mask)
+    return output.reshape(1, num_heads, num_queries, head_dim)
 
 
 def _physical(page_table: IntArray, slot: IntArray, position: IntArray, page_size: int) -> IntArray:

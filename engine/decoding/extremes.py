@@ -4,7 +4,10 @@ On a CPU, ``max`` with indices looks at one number at a time and ``logsumexp`` w
 largest is looked for without indices, its place among a few neighbours, and the sum is taken of as many rows as fit the
 cache of a core.
 
-Shape legend: M positions, V columns, P pieces of a row, W columns of a piece.
+The same of logits that stand upright, a row for each token id, as a product of the output head with few positions
+leaves them: then numbers side by side belong to different positions, and no operation goes along them.
+
+Shape legend: M positions, V columns (rows, where logits stand upright), P pieces of these, W of a piece.
 """
 
 from __future__ import annotations
@@ -42,6 +45,20 @@ def top_and_total(logits_MV: Tensor, without: int | None = None) -> tuple[Tensor
     return value_M, column_M, log_total_M
 
 
+def use_up(logits_VM: Tensor, without: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`top_and_total` of upright logits but the row ``without``. ``logits_VM`` is something else afterwards."""
+    kept_M = None if without is None else logits_VM[without].clone()
+    if kept_M is not None:
+        logits_VM[without] = -torch.inf
+    value_M, row_M = _top_upright(logits_VM)
+    shift_M = value_M
+    if kept_M is not None:
+        logits_VM[without] = kept_M
+        shift_M = torch.maximum(value_M, kept_M)
+    shift_M = _finite(shift_M)
+    return value_M, row_M, logits_VM.sub_(shift_M).exp_().sum(dim=0).log_().add_(shift_M)
+
+
 def _turns(logits_MV: Tensor) -> Iterator[Tensor]:
     """Rows that are looked at together."""
     if logits_MV.device.type != "cpu" or logits_MV.nbytes <= CACHED_BYTES:
@@ -64,8 +81,13 @@ def _top_and_total(logits_MV: Tensor, without: int | None) -> tuple[Tensor, Tens
 
 def _log_total(logits_MV: Tensor, largest_M: Tensor) -> Tensor:
     """``logsumexp`` of rows whose largest logit is known."""
-    shift_M = largest_M.clamp(min=torch.finfo(logits_MV.dtype).min)  # rows of -inf alone have a sum of 0
+    shift_M = _finite(largest_M)
     return (logits_MV - shift_M[:, None]).exp_().sum(dim=1).log_().add_(shift_M)
+
+
+def _finite(largest_M: Tensor) -> Tensor:
+    """What exponents are taken less than: where all logits are -inf, their sum is to be 0."""
+    return largest_M.clamp(min=torch.finfo(largest_M.dtype).min)
 
 
 def _top_by_pieces(values_MV: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,4 +100,20 @@ def _top_by_pieces(values_MV: Tensor) -> tuple[Tensor, Tensor]:
     first_M = (top_MP.argmax(dim=1) * PIECE).clamp(max=last)
     piece_MW = values_MV.gather(1, first_M[:, None] + torch.arange(PIECE))
     value_M, offset_M = piece_MW.max(dim=1)
+    return value_M, first_M + offset_M
+
+
+def _top_upright(values_VM: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of upright values."""
+    height = len(values_VM)
+    if height < MIN_COLUMNS:
+        value_M, row_M = values_VM.max(dim=0)
+        return value_M, row_M
+    last = height - PIECE
+    top_PM = values_VM[: height - height % PIECE].unflatten(0, (-1, PIECE)).amax(dim=1)
+    if height % PIECE:
+        top_PM = torch.cat((top_PM, values_VM[last:].amax(dim=0, keepdim=True)))
+    first_M = (top_PM.argmax(dim=0) * PIECE).clamp(max=last)
+    piece_WM = values_VM.gather(0, first_M + torch.arange(PIECE)[:, None])
+    value_M, offset_M = piece_WM.max(dim=0)
     return value_M, first_M + offset_M

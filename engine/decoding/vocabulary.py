@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.decoding.extremes import top, top_and_total
+from engine.decoding.extremes import top, top_and_total, use_up
 from engine.parallel import ALONE, Group
 
 MAX_SIZE = 2**24
@@ -92,14 +92,14 @@ class Vocabulary:
         return self._best(*top_and_total(logits_MV, None if without is None else self.column(without)))
 
     def best_in_parts(self, parts: Iterable[tuple[int, Tensor]], without: int | None = None) -> Best:
-        """:meth:`best` of logits that come as adjacent columns: the first column and the logits of each part, which are
-        not kept."""
+        """:meth:`best` of upright logits of adjacent columns: the first column and the logits ``[v, M]`` of each part,
+        which are used up."""
         column = None if without is None else self.column(without)
         found = []
-        for start, logits_MV in parts:
-            inside = None if column is None or not 0 <= column - start < logits_MV.shape[1] else column - start
-            top_M, column_M, log_total_M = top_and_total(logits_MV, inside)
-            found.append((top_M, column_M + start, log_total_M))
+        for start, logits_VM in parts:
+            inside = None if column is None or not 0 <= column - start < len(logits_VM) else column - start
+            top_M, row_M, log_total_M = use_up(logits_VM, inside)
+            found.append((top_M, row_M + start, log_total_M))
         top_PM, column_PM, log_total_PM = (torch.stack(numbers) for numbers in zip(*found, strict=True))
         part_1M = top_PM.argmax(dim=0, keepdim=True)
         return self._best(top_PM.gather(0, part_1M)[0], column_PM.gather(0, part_1M)[0], log_total_PM.logsumexp(dim=0))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from engine.attention.backend import AttentionBackend
 from engine.layers.division import head_parts
 from engine.layers.linear import Linear, PackedLinear
-from engine.layers.norm import RMSNorm
+from engine.layers.norm import RMSNorm, rms_norm
 from engine.layers.rotary import rotate
 from engine.parallel import ALONE, Group
 
@@ -54,13 +55,19 @@ class SelfAttention(nn.Module):
         return output
 
     def _heads(self, x_TD: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """Rotated queries ``[T, H, D]`` and keys, and values ``[T, K, D]``. Queries and keys are turned as one tensor
-        where no norm comes between."""
+        """Rotated queries ``[T, H, D]`` and keys, and values ``[T, K, D]``. Queries and keys are normed and turned as
+        one tensor."""
         heads_THD = self.qkv_proj.packed(x_TD).contiguous().unflatten(-1, (-1, self.head_dim))
         num_queries, num_keys, num_values = (size // self.head_dim for size in self.qkv_proj.part_sizes)
-        if self.q_norm is not None and self.k_norm is not None:
-            queries, keys, values = heads_THD.split((num_queries, num_keys, num_values), dim=1)
-            return rotate(self.q_norm(queries), *rotary), rotate(self.k_norm(keys), *rotary), values
         turned, values = heads_THD.split((num_queries + num_keys, num_values), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            turned = rms_norm(turned, self._norm_weights(num_queries, num_keys), self.q_norm.eps)
         queries, keys = rotate(turned, *rotary).split((num_queries, num_keys), dim=1)
         return queries, keys, values
+
+    def _norm_weights(self, num_queries: int, num_keys: int) -> Tensor:
+        """The weight of every head's norm, ``[H + K, D]``."""
+        assert self.q_norm is not None
+        assert self.k_norm is not None
+        queries, keys = self.q_norm.weight.expand(num_queries, -1), self.k_norm.weight.expand(num_keys, -1)
+        return torch.cat((queries, keys))

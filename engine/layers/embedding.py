@@ -15,12 +15,8 @@ from engine.layers.division import Division
 from engine.layers.int8 import Int8Matrix
 from engine.parallel import ALONE, Ranks
 
-KEPT_BYTES = 2**25
-"""Logits up to that size are made at once: freed memory of that size is used again, while larger memory is new, page by
-page, at each step."""
-
-PART_BYTES = 2**20
-"""Of larger ones so many at a time: about half of a core's second-level cache."""
+PART_BYTES = 2**21
+"""A CPU makes so many logits at a time: about what the second-level cache of a core holds."""
 
 MIN_PART = 1024
 """Fewest token ids of a part: products get slow when they are narrow."""
@@ -60,15 +56,16 @@ class Embedding(nn.Module):
             return logits_MV
         return functional.linear(hidden_MD, self.weight)
 
-    def logits_in_parts(self, hidden_MD: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """First column and float32 logits of adjacent token ids, each part made when it is asked for."""
-        row_bytes = 4 * len(hidden_MD)
-        if self.int8 is not None or hidden_MD.device.type != "cpu" or row_bytes * len(self.weight) <= KEPT_BYTES:
-            yield 0, self.logits(hidden_MD).float()
-            return
-        width = max(PART_BYTES // row_bytes // MIN_PART, 1) * MIN_PART
+    @property
+    def in_parts(self) -> bool:
+        """Whether :meth:`upright_parts` are the way to look at all logits once."""
+        return self.int8 is None and self.weight.device.type == "cpu"
+
+    def upright_parts(self, hidden_MD: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """First token id and float32 logits ``[v, M]`` of adjacent ids, each part made when it is asked for."""
+        width = max(PART_BYTES // (4 * len(hidden_MD)) // MIN_PART, 1) * MIN_PART
         for start in range(0, len(self.weight), width):
-            yield start, functional.linear(hidden_MD, self.weight[start : start + width]).float()
+            yield start, torch.mm(self.weight[start : start + width], hidden_MD.t()).float()
 
     def quantize(self, *, keep: bool) -> None:
         """Make logits with int8 from now on. Without ``keep`` nothing is left to look up: a head that is no table."""

@@ -17,8 +17,8 @@ from engine.layers.division import Division, Span
 from engine.layers.int8 import Int8Matrix
 from engine.parallel import ALONE, Group
 
-FEW_ROWS = range(8, 65)
-"""For so many positions, in float32 on a CPU, the weight is multiplied by the positions instead of the positions by the
+LEAST_TURNED, MOST_TURNED = 8, 128
+"""From how many to how many positions a CPU multiplies the weight by the positions instead of the positions by the
 weight: the library packs its second operand, and the weight is by far the larger one."""
 
 
@@ -105,9 +105,9 @@ class PackedLinear(nn.Module):
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``x @ weight.T + bias``. Few rows come back column by column in memory: a product that follows is faster for it,
     and what goes along a row wants ``contiguous()``."""
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dim() != 2:
         return functional.linear(x, weight, bias)
-    if x.dim() != 2 or len(x) not in FEW_ROWS:
+    if not LEAST_TURNED <= x.shape[0] <= MOST_TURNED:
         return functional.linear(x, weight, bias)
     return _add(torch.mm(weight, x.t()).t(), bias)
 

@@ -18,3 +18,9 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normed = functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps)
         return normed.to(x.dtype)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The same where not all vectors ``x`` have one weight."""
+    normed = functional.rms_norm(x.float(), x.shape[-1:], None, eps) * weight.float()
+    return normed.to(x.dtype)

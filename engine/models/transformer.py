@@ -95,7 +95,10 @@ class Transformer(DiffusionLM):
         return self._head.logits(hidden_MD)
 
     def best(self, hidden_MD: Tensor, without: int) -> Best:
-        return self.vocabulary.best_in_parts(self._head.logits_in_parts(hidden_MD), without)
+        head = self._head
+        if head.in_parts:
+            return self.vocabulary.best_in_parts(head.upright_parts(hidden_MD), without)
+        return self.vocabulary.best(head.logits(hidden_MD).float(), without)
 
     @property
     def _head(self) -> Embedding:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ConfigError
+from engine.host_memory import keep_freed_memory
 from engine.training.backend import Backend, PlainBackend
 from engine.training.batches import Batch
 from engine.training.checkpoint import save_checkpoint
@@ -80,6 +81,8 @@ def train(job: Job, settings: TrainSettings, on_progress: Callable[[TrainProgres
     ``on_progress``). ConfigError for an output in the way, another training's state or a full disk."""
     world = World.of_environment()
     device = own_device(settings.device, world)
+    if device.type == "cpu":
+        keep_freed_memory()
     with world.joined(device, alone_too=settings.zero is not None):
         return Trainer(job, settings, on_progress, world, device).run()
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.decoding import extremes
-from engine.decoding.extremes import MIN_COLUMNS, PIECE, top, top_and_total
+from engine.decoding.extremes import MIN_COLUMNS, PIECE, top, top_and_total, use_up
 
 WIDTHS = (7, MIN_COLUMNS, MIN_COLUMNS + 1, MIN_COLUMNS + PIECE - 1)
 
@@ -32,7 +32,9 @@ def test_of_equal_values_the_first_column_counts(width: int, tied: tuple[int, in
         tied = (0, 1)
     values = normal(2, width)
     values[:, list(tied)] = 50.0
-    assert top(values)[1].tolist() == [min(place % width for place in tied)] * 2
+    first = [min(place % width for place in tied)] * 2
+    assert top(values)[1].tolist() == first
+    assert use_up(values.t().contiguous())[1].tolist() == first
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -57,6 +59,10 @@ def test_turns_give_what_all_rows_at_once_give(
     assert torch.equal(whole[0], expected_value)
     assert torch.equal(whole[1], expected_column)
     torch.testing.assert_close(whole[2], logits.logsumexp(dim=1))
+    value, row, log_total = use_up(logits.t().clone(memory_format=torch.contiguous_format), column)
+    assert torch.equal(value, expected_value)
+    assert torch.equal(row, expected_column)
+    torch.testing.assert_close(log_total, whole[2])
 
 
 def test_rows_without_any_token_have_no_share() -> None:
@@ -64,3 +70,5 @@ def test_rows_without_any_token_have_no_share() -> None:
     value, column, log_total = top_and_total(logits, 3)
     assert value.tolist() == log_total.tolist() == [-torch.inf, -torch.inf]
     assert column.tolist() == [0, 0]
+    for part, expected in zip(use_up(logits.t().contiguous(), 3), (value, column, log_total), strict=True):
+        assert torch.equal(part, expected)

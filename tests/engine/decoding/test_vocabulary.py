@@ -49,7 +49,7 @@ COLUMNS: Mapping[str, Work] = {
 
 
 def in_parts(logits_MV: Tensor) -> Iterator[tuple[int, Tensor]]:
-    return ((start, logits_MV[:, start : start + 4]) for start in range(0, logits_MV.shape[1], 4))
+    return ((start, logits_MV[:, start : start + 4].t().clone()) for start in range(0, logits_MV.shape[1], 4))
 
 
 @pytest.mark.parametrize("without", [None, 0, 3, 4, 10])

@@ -7,7 +7,7 @@ import torch
 
 from engine.layers import embedding
 from engine.layers.embedding import Embedding
-from engine.layers.linear import FEW_ROWS, Linear, PackedLinear, product
+from engine.layers.linear import LEAST_TURNED, MOST_TURNED, Linear, PackedLinear, product
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import RotaryEmbedding, rotate
 
@@ -62,18 +62,17 @@ def test_many_logits_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     head, x = Embedding(70, 6), normal(3, 6)
     head.weight.data = normal(70, 6, seed=1)
     head.requires_grad_(requires_grad=False)
-    ((start, logits),) = head.logits_in_parts(x)
+    ((start, logits),) = head.upright_parts(x)
     assert start == 0
-    assert torch.equal(logits, head.logits(x))
-    monkeypatch.setattr(embedding, "KEPT_BYTES", 0)
+    torch.testing.assert_close(logits.t(), head.logits(x))
     monkeypatch.setattr(embedding, "PART_BYTES", 700)
     monkeypatch.setattr(embedding, "MIN_PART", 16)
-    parts = list(head.logits_in_parts(x))
+    parts = list(head.upright_parts(x))
     assert [start for start, _ in parts] == [0, 48]
-    torch.testing.assert_close(torch.cat([part for _, part in parts], dim=1), logits)
+    torch.testing.assert_close(torch.cat([part for _, part in parts]), logits)
 
 
-@pytest.mark.parametrize("rows", [2, FEW_ROWS.start, FEW_ROWS.stop - 1, FEW_ROWS.stop])
+@pytest.mark.parametrize("rows", [2, LEAST_TURNED, MOST_TURNED, MOST_TURNED + 1])
 @pytest.mark.parametrize("biased", [False, True])
 def test_few_rows_have_the_same_product(rows: int, *, biased: bool) -> None:
     layer, x = Linear(6, 10, bias=biased), normal(rows, 6)
@@ -85,5 +84,5 @@ def test_few_rows_have_the_same_product(rows: int, *, biased: bool) -> None:
     with torch.inference_mode():
         by_columns = product(x, layer.weight, bias)
         torch.testing.assert_close(by_columns, expected)
-        assert (by_columns.stride(0) == 1) is (rows in FEW_ROWS)
+        assert (by_columns.stride(0) == 1) is (LEAST_TURNED <= rows <= MOST_TURNED)
         assert layer(x).is_contiguous()
