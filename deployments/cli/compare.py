@@ -49,6 +49,7 @@ def compare(
     slots: Annotated[int, typer.Option(help="Prompts that run at the same time: a batch.", min=1)] = 16,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = "none",
     threads: options.Threads = 0,
 ) -> None:
     """Compare strategies on a data set, paired by prompt, and write a report (HTML, JSON, CSV)."""
@@ -66,7 +67,7 @@ def compare(
         samples = [sample for sample in samples if sample.kind in kind]
     if not samples:
         raise InvalidRequestError("--kind: the data set has no prompt of these kinds", "kind")
-    engine = options.load_engine(model, device, dtype, threads, slots)
+    engine = options.load_engine(model, options.engine_config(device, dtype, quantization, threads, slots))
     summary = summarise_offline(settings, named, _run(engine, samples, sampling, named, slots))
     print_table(summary)
     for path in write_report(summary, out):

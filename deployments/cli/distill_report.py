@@ -47,6 +47,7 @@ def distill_report(
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = "none",
     threads: options.Threads = 0,
 ) -> None:
     """Compare a teacher, models distilled from it and their controls on the same held-out prompts.
@@ -70,7 +71,7 @@ def distill_report(
     runs = []
     for role, name in roles:
         print(f"{role} {name}", file=sys.stderr, flush=True)
-        engine = options.load_engine(name, device, dtype, threads, slots)
+        engine = options.load_engine(name, options.engine_config(device, dtype, quantization, threads, slots))
         config, asked = questions.configure(engine.tokenizer, verifier, "auto", None, None, 1)
         strategies = {label: engine.strategy(given) for label, given in named.items()}
         runs.append(ModelRun(role, name, evaluate_all(engine, asked, sampling, strategies, config=config)))

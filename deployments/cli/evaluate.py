@@ -50,6 +50,7 @@ def evaluate(
     as_json: eval_options.AsJson = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = "none",
     threads: options.Threads = 0,
 ) -> None:
     """Evaluate one strategy, or compare several, on held-out questions.
@@ -70,11 +71,12 @@ def evaluate(
     ask = partial(
         questions.configure, verifier=verifier, mode=mode, shots=shots, shots_data=shots_data, num_samples=samples
     )
+    engine_config = options.engine_config(device, dtype, quantization, threads, slots)
     if is_autoregressive(folder := resolve_checkpoint(model)):
         eval_autoregressive.check_greedy([label for label in named if named[label]], temperature, samples)
-        entries = eval_autoregressive.run(folder, device, limit, ask)
+        entries = eval_autoregressive.run(folder, engine_config, limit, ask)
     else:
-        engine = options.load_engine(model, device, dtype, threads, slots)
+        engine = options.load_engine(model, engine_config)
         config, asked = ask(engine.tokenizer)
         strategies = {label: engine.strategy(given) for label, given in named.items()}
         entries = _run(engine, asked, sampling, strategies, config)

@@ -40,6 +40,7 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = "none",
     threads: options.Threads = 0,
 ) -> None:
     """Complete a prompt without a server.
@@ -62,7 +63,7 @@ def generate(
         seed=seed,
         stop=tuple(stop or ()),
     )
-    engine = options.load_engine(model, device, dtype, threads, slots=2)
+    engine = options.load_engine(model, options.engine_config(device, dtype, quantization, threads, slots=2))
     request = GenerationRequest(
         request_id="cli",
         prompt=_prompt(engine, text, system, raw=raw),

@@ -14,6 +14,7 @@ from engine.errors import InvalidRequestError
 from engine.strategy_text import parse_value
 
 if TYPE_CHECKING:
+    from engine.config import EngineConfig
     from engine.llm_engine import LLMEngine
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ Cache = Annotated[str, typer.Option(help="Cache policy.", show_default="the mode
 BlockLength = Annotated[int, typer.Option(help="Positions denoised together.", show_default="the model's own", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Quantization = Annotated[str, typer.Option(help="none or int8: weights of projections and output head, on a CPU.")]
 Threads = Annotated[int, typer.Option(help="Threads of one torch operation.", show_default="torch's choice", min=0)]
 
 ServedModels = Annotated[
@@ -96,17 +98,30 @@ def checked(make: Callable[..., T], **fields: object) -> T:
         raise InvalidRequestError(message, name) from None
 
 
-def load_engine(model: str, device: str = "auto", dtype: str = "auto", threads: int = 0, slots: int = 1) -> LLMEngine:
+def engine_config(
+    device: str = "auto", dtype: str = "auto", quantization: str = "none", threads: int = 0, slots: int = 1
+) -> EngineConfig:
+    """The settings of an engine that a command runs in its own process; ConfigError names a wrong one."""
+    from engine.config import parse_engine_config
+
+    return parse_engine_config(
+        {
+            "device": device,
+            "dtype": dtype,
+            "quantization": quantization,
+            "num_threads": threads or None,
+            "max_num_seqs": slots,
+        }
+    )
+
+
+def load_engine(model: str, config: EngineConfig) -> LLMEngine:
     """The engine of a checkpoint; a progress bar on stderr while large weights load."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from engine.config import parse_engine_config
     from engine.llm_engine import LLMEngine
 
-    config = parse_engine_config(
-        {"device": device, "dtype": dtype, "num_threads": threads or None, "max_num_seqs": slots}
-    )
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("loading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console, transient=True

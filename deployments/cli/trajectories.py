@@ -72,7 +72,7 @@ def collected(teacher: str, asked: TrajectoryOptions, training: TrainingOptions,
         format=questions.format,
         verifier=_verifier(questions, name),
     )
-    engine = options.load_engine(teacher, threads=training.threads, slots=asked.slots)
+    engine = options.load_engine(teacher, options.engine_config(threads=training.threads, slots=asked.slots))
     strategy = engine.strategy(parse_strategy_text(asked.strategy) if asked.strategy else {})
     source = SOURCES if asked.data is None else asked.data.name
     about = heading(strategy, config, teacher, source, len(questions.samples), name)

@@ -26,7 +26,6 @@ from engine.text_stream import TextIncrement, TextStream
 from engine.tokenizer import load_tokenizer
 
 LABEL = "autoregressive"
-BATCH = 16
 
 
 def is_autoregressive(folder: Path) -> bool:
@@ -60,17 +59,18 @@ class AutoregressiveModel:
         max_tokens: int,
         config: EvalConfig | None = None,
         on_progress: OnProgress | None = None,
+        at_once: int = 16,
     ) -> EvalReport:
-        """Complete every prompt once and mark the answers; an answer's ``forwards`` are its tokens and those that
-        ended it. Completions end at the format's stop strings as the engine's do."""
+        """Complete every prompt once, ``at_once`` together, and mark the answers; an answer's ``forwards`` are its
+        tokens and those that ended it. Completions end at the format's stop strings as the engine's do."""
         config = config or EvalConfig()
         mode = chosen_mode(config.mode, self.tokenizer)
         stop = config.format.stop if mode == "completion" else ()
         prompts = [prompt_ids(self.tokenizer, config.format, sample, config.shots, mode) for sample in samples]
         started = time.monotonic()
         outputs: list[RequestOutput] = []
-        for first in range(0, len(prompts), BATCH):
-            outputs += self._complete(prompts[first : first + BATCH], max_tokens, stop)
+        for first in range(0, len(prompts), at_once):
+            outputs += self._complete(prompts[first : first + at_once], max_tokens, stop)
             if on_progress is not None:
                 on_progress(EvalProgress(len(outputs), len(samples)))
         seconds = time.monotonic() - started

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,8 @@ from engine.config import DTYPES, EngineConfig, resolve_dtype
 from engine.errors import ConfigError, LacunaError
 from engine.models.spec import ModelSpec
 
-LOOPS = {"bidirectional": "Fast-dLLM, dual cache", "block_causal": "SDAR generate"}
-"""What was published with a family, by its attention."""
+LABELS = ("shape", "requests", "block", "threshold")
+"""Columns that name a workload."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,12 +56,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     table = _empty_table(arguments)
     rows: list[dict[str, object]] = []
     try:
-        for name in arguments.shape:
-            for workload, comparison in _comparisons(name, arguments):
-                labels = _labels(name, workload)
-                table.add_row(*labels, *_cells(comparison))
-                named: dict[str, object] = dict(zip(("shape", "requests", "block", "threshold"), labels, strict=True))
-                rows.append(named | comparison.to_dict())
+        with console.status("random weights", refresh_per_second=1) as status:
+            for name in arguments.shape:
+                for workload, comparison in _comparisons(name, arguments, status.update):
+                    labels = _labels(name, workload)
+                    table.add_row(*labels, *_cells(comparison))
+                    named: dict[str, object] = dict(zip(LABELS, labels, strict=True))
+                    rows.append(named | comparison.to_dict())
     except LacunaError as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2
@@ -71,7 +72,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _comparisons(name: str, arguments: argparse.Namespace) -> Iterator[tuple[Workload, Comparison]]:
+def _comparisons(
+    name: str, arguments: argparse.Namespace, show: Callable[[str], None]
+) -> Iterator[tuple[Workload, Comparison]]:
+    show(f"{name}: random weights")
     spec, device = shape(name), torch.device("cpu")
     clock = Clock(device, cpu=arguments.clock == "cpu")
     dtypes = [
@@ -85,7 +89,11 @@ def _comparisons(name: str, arguments: argparse.Namespace) -> Iterator[tuple[Wor
     )
     engine = Engine(random_model(spec, dtypes[1], device), config, longest, clock)
     for workload in _workloads(spec, arguments):
-        yield workload, compare(published, engine, workload, arguments.repeat)
+        words = ", ".join(f"{label} {value}" for label, value in zip(LABELS, _labels(name, workload), strict=True))
+        for comparison in compare(
+            published, engine, workload, arguments.repeat, lambda run, words=words: show(f"{words}: {run}")
+        ):
+            yield workload, comparison
 
 
 def _workloads(spec: ModelSpec, arguments: argparse.Namespace) -> Iterator[Workload]:
@@ -121,7 +129,7 @@ def _empty_table(arguments: argparse.Namespace) -> Table:
         f"{'' if arguments.engine_dtype is None else f' (engine: {arguments.engine_dtype})'}"
     )
     table = Table(title=title, title_justify="left")
-    for head in ("shape", "requests", "block", "threshold", "reference"):
+    for head in (*LABELS, "reference"):
         table.add_column(head, overflow="fold")
     for head in (
         "s",

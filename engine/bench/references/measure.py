@@ -57,8 +57,8 @@ class System(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The fastest run of each side. ``reference`` is the published loop's way that took least; ``equal_tokens`` of how
-    many requests the completions are the same."""
+    """The fastest run of the engine and of a published loop, put to the workload in the way ``reference``.
+    ``equal_tokens`` of how many requests the completions are the same."""
 
     reference: str
     published: Cost
@@ -127,8 +127,8 @@ class Published:
     def ways(self) -> Mapping[str, System]:
         """How a workload can be put to it: Fast-dLLM's takes batches, which end with their longest completion."""
         if self._network.spec.attention == "bidirectional":
-            return {"in lock step": self._in_lock_step, "one by one": self._one_by_one}
-        return {"one by one": self._one_by_one}
+            return {"Fast-dLLM in lock step": self._in_lock_step, "Fast-dLLM one by one": self._one_by_one}
+        return {"SDAR one by one": self._one_by_one}
 
     def _in_lock_step(self, workload: Workload) -> Cost:
         prompts_BP = torch.tensor(workload.prompts)
@@ -173,12 +173,23 @@ class Published:
         )
 
 
-def compare(published: Mapping[str, System], engine: System, workload: Workload, repeats: int) -> Comparison:
-    """Both sides in turns after a round that warms up. With several requests the published loop is put every way, and
-    the fastest counts."""
+def compare(
+    published: Mapping[str, System],
+    engine: System,
+    workload: Workload,
+    repeats: int,
+    on_run: Callable[[str], None] = lambda run: None,
+) -> list[Comparison]:
+    """All sides in turns after a round that warms up; the published loop in every way that differs. ``on_run`` is told
+    what runs next."""
     ways = dict(published) if len(workload.prompts) > 1 else dict(list(published.items())[-1:])
     systems = {**ways, "engine": engine}
-    rounds = [{name: system(workload) for name, system in systems.items()} for _ in range(1 + repeats)][1:]
-    best = {name: min((costs[name] for costs in rounds), key=lambda cost: cost.seconds) for name in systems}
-    fastest = min(ways, key=lambda name: best[name].seconds)
-    return Comparison(reference=fastest, published=best[fastest], engine=best["engine"])
+    rounds: list[dict[str, Cost]] = []
+    for number in range(1 + repeats):
+        costs = {}
+        for name, system in systems.items():
+            on_run(f"{name}, {f'run {number} of {repeats}' if number else 'warm-up'}")
+            costs[name] = system(workload)
+        rounds.append(costs)
+    best = {name: min((costs[name] for costs in rounds[1:]), key=lambda cost: cost.seconds) for name in systems}
+    return [Comparison(reference=way, published=best[way], engine=best["engine"]) for way in ways]

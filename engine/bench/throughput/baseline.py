@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -19,21 +19,29 @@ Results = dict[tuple[str, int], float]
 """Tokens per second by strategy and batch size."""
 
 
-def compare_with(revision: str, argv: Sequence[str], rounds: int) -> Table:
-    """A table of tokens/s of this tree over those of ``revision``: median, least and greatest ratio of the rounds."""
+def compare_with(
+    revision: str, argv: Sequence[str], rounds: int, on_run: Callable[[str], None] = lambda run: None
+) -> dict[tuple[str, int], Ratios]:
+    """Tokens/s of this tree over those of ``revision``, by strategy and batch size. ``on_run`` is told what runs."""
     here = this_tree()
     ratios: dict[tuple[str, int], list[float]] = {}
     with checked_out(here, revision) as there:
-        for _ in range(rounds):
-            old, new = _measure(there, argv), _measure(here, argv)
-            for key, speed in new.items():
+        for number in range(1, rounds + 1):
+            on_run(f"round {number} of {rounds}: {revision}")
+            old = _measure(there, argv)
+            on_run(f"round {number} of {rounds}: this tree")
+            for key, speed in _measure(here, argv).items():
                 ratios.setdefault(key, []).append(speed / old[key])
+    return {key: Ratios.of(values) for key, values in ratios.items()}
+
+
+def table_of(ratios: Mapping[tuple[str, int], Ratios], revision: str, rounds: int) -> Table:
+    """For a reader."""
     table = Table(title=f"tokens/s of this tree over those of {revision}, {rounds} rounds", title_justify="left")
     for head in ("strategy", "batch", "median", "least", "greatest"):
         table.add_column(head, overflow="fold")
-    for (strategy, batch), values in ratios.items():
-        row = (f"{value:.3f}" for value in Ratios.of(values).to_dict().values())
-        table.add_row(strategy, str(batch), *row)
+    for (strategy, batch), found in ratios.items():
+        table.add_row(strategy, str(batch), *(f"{value:.3f}" for value in found.to_dict().values()))
     return table
 
 
@@ -41,7 +49,16 @@ def _measure(tree: Path, argv: Sequence[str]) -> Results:
     """The benchmark of ``tree`` in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "results.json"
-        command = [sys.executable, "-m", "engine.bench", *_without_baseline(argv), "--output", str(output)]
+        command = [
+            sys.executable,
+            "-m",
+            "engine.bench",
+            *_without_baseline(argv),
+            "--repeat",
+            "1",
+            "--output",
+            str(output),
+        ]
         environment = os.environ | {"PYTHONPATH": str(tree)}
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.attention.ways import ATTENTION_WAYS
-from engine.bench.throughput.baseline import compare_with
+from engine.bench.throughput.baseline import compare_with, table_of
 from engine.bench.throughput.measure import Bench, Measurement, Workload
 from engine.bench.throughput.roofline import Clock, Roofline, measure
 from engine.bench.throughput.shapes import SHAPES, random_model, shape
@@ -24,6 +24,10 @@ from engine.models.quantization import check_quantizable, quantize_int8
 from engine.models.spec import DiffusionLM
 
 SHORTEST_SHARE = 0.25
+
+
+GPU_ONLY = ("graphs", "idle")
+"""Columns that are left out where they are 0, as on a CPU: replayed forwards, positions of complete blocks."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +67,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str], console: Console) ->
     """Measure, print, write; the exit code."""
     try:
         if arguments.baseline is not None:
-            console.print(compare_with(arguments.baseline, argv, arguments.repeat))
+            _compare(arguments, argv, console)
             return 0
         results, limits = measure_all(arguments)
     except LacunaError as error:
@@ -75,6 +79,16 @@ def run(arguments: argparse.Namespace, argv: Sequence[str], console: Console) ->
         document = {"flops_per_s": limits.flops_per_s, "bytes_per_s": limits.bytes_per_s, "results": rows}
         arguments.output.write_text(json.dumps(document, indent=1))
     return 0
+
+
+def _compare(arguments: argparse.Namespace, argv: Sequence[str], console: Console) -> None:
+    revision, rounds = arguments.baseline, arguments.repeat
+    with console.status("", refresh_per_second=1) as status:
+        ratios = compare_with(revision, argv, rounds, status.update)
+    console.print(table_of(ratios, revision, rounds))
+    if arguments.output is not None:
+        rows = [{"strategy": name, "batch": batch, **found.to_dict()} for (name, batch), found in ratios.items()]
+        arguments.output.write_text(json.dumps({"baseline": revision, "rounds": rounds, "ratios": rows}, indent=1))
 
 
 def measure_all(arguments: argparse.Namespace) -> tuple[list[tuple[str, int, Measurement]], Roofline]:
@@ -154,26 +168,36 @@ def _table(results: Sequence[tuple[str, int, Measurement]], limits: Roofline, ar
         f"{limits.bytes_per_s / 1e9:.1f} GB/s"
     )
     table = Table(title=title, title_justify="left")
-    heads = "tokens/s|forwards|TPF|positions/token|layers|head|decide|host|FLOP use|byte use|of the limit|"
-    heads += "ms/forward|least ms|graphs|idle|peak MiB"
-    table.add_column("strategy", overflow="fold")
-    for head in ("batch", *heads.split("|")):
+    names = list(dict.fromkeys(name for name, _, _ in results))
+    if names != ["{}"]:
+        table.caption = "\n".join(f"#{number}: {name}" for number, name in enumerate(names, 1))
+        table.caption_justify = "left"
+    rows = [{"#": str(names.index(name) + 1), "batch": str(batch), **_cells(one)} for name, batch, one in results]
+    shown = [head for head in rows[0] if head not in GPU_ONLY or any(row[head] != "0.0%" for row in rows)]
+    for head in shown:
         table.add_column(head, justify="right")
-    for name, batch, one in results:
-        shares = (one.body_share, one.head_share, one.decide_share, one.host_share)
-        uses = (one.flops_utilisation, one.bytes_utilisation, one.limit_share)
-        table.add_row(
-            name,
-            str(batch),
-            f"{one.tokens_per_s:.1f}",
-            str(one.forwards),
-            f"{one.tokens_per_forward:.2f}",
-            f"{one.positions_per_token:.1f}",
-            *(f"{share:.1%}" for share in (*shares, *uses)),
-            f"{one.forward_ms:.2f}",
-            f"{one.floor_ms:.2f}",
-            f"{one.graph_forwards / one.forwards:.0%}",
-            f"{one.idle_positions / one.positions:.1%}",
-            f"{one.peak_memory_mib:.0f}",
-        )
+    for row in rows:
+        table.add_row(*(row[head] for head in shown))
     return table
+
+
+def _cells(one: Measurement) -> dict[str, str]:
+    """What the table says of a measurement, by column."""
+    return {
+        "tokens/s": f"{one.tokens_per_s:.1f}",
+        "forwards": str(one.forwards),
+        "TPF": f"{one.tokens_per_forward:.2f}",
+        "pos/token": f"{one.positions_per_token:.1f}",
+        "layers": f"{one.body_share:.1%}",
+        "head": f"{one.head_share:.1%}",
+        "decide": f"{one.decide_share:.1%}",
+        "host": f"{one.host_share:.1%}",
+        "FLOP use": f"{one.flops_utilisation:.1%}",
+        "byte use": f"{one.bytes_utilisation:.1%}",
+        "of limit": f"{one.limit_share:.1%}",
+        "ms/forward": f"{one.forward_ms:.2f}",
+        "least ms": f"{one.floor_ms:.2f}",
+        "graphs": f"{one.graph_forwards / one.forwards:.1%}",
+        "idle": f"{one.idle_positions / one.positions:.1%}",
+        "peak MiB": f"{one.peak_memory_mib:.0f}",
+    }

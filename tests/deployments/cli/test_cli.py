@@ -107,6 +107,8 @@ def test_models_lists_what_is_embedded() -> None:
         (["eval", "-s", "threshold", "-s", "threshold"], "may be given once"),
         (["eval", "-s", "threshold,half"], "cannot read 'half'"),
         (["eval", "--format", "mbpp"], "--format is about the file given by --data"),
+        (["eval", "--quantization", "int4"], "quantization"),
+        (["eval", "--model", "lacuna-tiny-ar", "--quantization", "int8"], "--quantization int8"),
         (["eval", "--samples", "2", "-n", "1"], "temperature above 0"),
         (["serve", "--set", "max_queue=3"], "unknown 'max_queue'"),
         (["serve", "--set", "nonsense"], "key=value"),

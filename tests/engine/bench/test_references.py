@@ -87,7 +87,7 @@ def test_equal_completions_are_counted() -> None:
         Cost(seconds=seconds, forwards=1, positions=1, tokens=((1, 2), tokens))
         for seconds, tokens in ((6.0, (3,)), (2.0, (4,)))
     )
-    comparison = Comparison(reference="one by one", published=next(costs), engine=next(costs))
+    comparison = Comparison(reference="SDAR one by one", published=next(costs), engine=next(costs))
     assert (comparison.ratio, comparison.equal_tokens) == (3.0, 1)
 
 
@@ -100,9 +100,9 @@ def test_both_sides_give_the_same_completions(tmp_path: Path, capsys: pytest.Cap
     finally:
         torch.set_num_threads(threads)
     rows = json.loads(output.read_text())
-    assert len(rows) == 8
+    assert len(rows) == 4 + 2 + 2 * 2, "several requests are put to Fast-dLLM's loop in two ways"
     for row in rows:
-        assert row["equal_tokens"] == int(row["requests"]) or row["reference"] == "in lock step"
+        assert row["equal_tokens"] == int(row["requests"]) or "lock step" in row["reference"]
         assert row["engine"]["forwards"] <= row["published"]["forwards"]
     assert "times as fast" in capsys.readouterr().out
 

@@ -113,7 +113,21 @@ def test_the_command_prints_a_table_and_writes_what_it_shows(
     document = json.loads(output.read_text())
     assert [row["batch"] for row in document["results"]] == [1, 2]
     assert document["results"][1]["tokens"] == 13
-    assert "llada-tiny" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "llada-tiny" in shown
+    assert '#1: {"threshold": 0.5}' in shown
+
+
+@pytest.mark.slow
+def test_another_commit_is_measured_in_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "ratios.json"
+    words = ["--shape", "llada-tiny", "--batch", "1", "2", "--prompt", "8", "--generate", "8", "--repeat", "2"]
+    assert main(["throughput", *words, "--baseline", "HEAD", "--output", str(output)]) == 0
+    document = json.loads(output.read_text())
+    assert (document["baseline"], document["rounds"]) == ("HEAD", 2)
+    assert [row["batch"] for row in document["ratios"]] == [1, 2]
+    assert all(0 < row["least"] <= row["median"] <= row["greatest"] for row in document["ratios"])
+    assert "those of HEAD" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
