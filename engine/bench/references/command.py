@@ -90,10 +90,12 @@ def _comparisons(
     engine = Engine(random_model(spec, dtypes[1], device), config, longest, clock)
     for workload in _workloads(spec, arguments):
         words = ", ".join(f"{label} {value}" for label, value in zip(LABELS, _labels(name, workload), strict=True))
-        for comparison in compare(
-            published, engine, workload, arguments.repeat, lambda run, words=words: show(f"{words}: {run}")
-        ):
+        for comparison in compare(published, engine, workload, arguments.repeat, _after(words, show)):
             yield workload, comparison
+
+
+def _after(words: str, show: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda run: show(f"{words}: {run}")
 
 
 def _workloads(spec: ModelSpec, arguments: argparse.Namespace) -> Iterator[Workload]:
