@@ -81,6 +81,7 @@ class Proposer:
             ranked_NBK=blocks.tokens_NB.new_full((*shape, self._num_ranked(decoded)), -1),
         )
         asked = {name for name, trait in ASKED.items() if self._wanting(trait, decoded).any()}
+        names = [name for name in Proposal.__slots__ if name not in ASKED or name in asked]
         best_is_enough = not asked and not _changes_or_draws(decoded)
         for start in range(0, len(spans.places), self._at_a_time):
             part = spans.places.part(start, start + self._at_a_time)
@@ -88,9 +89,7 @@ class Proposer:
                 proposal = self._propose_best(spans, part, hidden_TD)
             else:
                 proposal = self._propose(decoded, spans, blocks, users, part, hidden_TD)
-            for name in Proposal.__slots__:
-                if name in ASKED and name not in asked:
-                    continue
+            for name in names:
                 whole_NB = getattr(candidates, name.replace("_M", "_NB"))
                 whole_NB[part.block_M, part.offset_M] = getattr(proposal, name)
         return candidates
