@@ -49,11 +49,15 @@ def fold_into_llada(source: SDARModel, target: LLaDAModel, tokenizer: Tokenizer)
 def _mean_scales(model: SDARModel, tokenizer: Tokenizer) -> dict[NormPlace, Tensor]:
     """Mean of 1 / root mean square ``[H]`` of each head, over clean and noised tokens."""
     batch = typical_batch(tokenizer)
-    norms = {
-        NormPlace(index, norm): getattr(layer.self_attn, norm)
-        for index, layer in enumerate(model.layers)
-        for norm in PARTS
-    }
+    norms = {index: layer.get_submodule("input_layernorm") for index, layer in enumerate(model.layers)}
     with recorded_inputs(norms) as inputs:
         hidden_states(model, batch.tokens_RN, batch.positions_RN, batch.mask_R1NN)
-    return {place: x_THD[batch.real_T].square().mean(-1).rsqrt().mean(0) for place, x_THD in inputs.items()}
+    scales = {}
+    for index, layer in enumerate(model.layers):
+        assert isinstance(layer, TransformerLayer)
+        attention = layer.self_attn
+        parts = attention.qkv_proj(layer.input_layernorm(inputs[index][batch.real_T]))
+        for norm, part in zip(PARTS, parts[:2], strict=True):
+            x_THD = part.unflatten(-1, (-1, attention.head_dim))
+            scales[NormPlace(index, norm)] = x_THD.square().mean(-1).rsqrt().mean(0)
+    return scales
