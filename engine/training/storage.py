@@ -27,29 +27,39 @@ def replacing(folder: Path, needed_bytes: int, world: World = ALONE) -> Iterator
     ``folder`` is as it was, and what was begun is removed.
     """
     staging = folder.with_name(f".{folder.name}.partial")
+    try:
+        with _everywhere(folder, needed_bytes, world):
+            if world.is_first:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                recover(folder)
+                shutil.rmtree(staging, ignore_errors=True)
+                check_room(folder, needed_bytes)
+                staging.mkdir()
+        with _everywhere(folder, needed_bytes, world):
+            yield staging
+        with _everywhere(folder, needed_bytes, world):
+            make_durable(staging)
+    except Exception:
+        if world.is_first:
+            shutil.rmtree(staging, ignore_errors=True)
+        world.wait()
+        raise
     if world.is_first:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        recover(folder)
-        shutil.rmtree(staging, ignore_errors=True)
+        put_in_place(staging, folder)
+    world.wait()
+
+
+@contextmanager
+def _everywhere(folder: Path, needed_bytes: int, world: World) -> Iterator[None]:
+    """A part of the work that is over when it is over in every process, and has failed when it failed in one: none
+    looks at files that another is still writing, or goes on alone."""
     failure: Exception | None = None
     try:
         with explained(folder, needed_bytes):
-            check_room(folder, needed_bytes)
-            if world.is_first:
-                staging.mkdir()
-            world.wait()
-            yield staging
-            make_durable(staging)
+            yield
     except Exception as error:  # noqa: BLE001 - raised below, when all processes know
         failure = error
-    anywhere = world.max([failure is not None])[0] > 0
-    if world.is_first:
-        if anywhere:
-            shutil.rmtree(staging, ignore_errors=True)
-        else:
-            put_in_place(staging, folder)
-    world.wait()
-    if anywhere:
+    if world.max([failure is not None])[0] > 0:
         raise failure or ConfigError(f"Another process could not write {folder}.", "output")
 
 
