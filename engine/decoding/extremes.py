@@ -104,7 +104,7 @@ def _top_by_pieces(values_MV: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _top_upright(values_VM: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of upright values."""
+    """The same of upright values; through a transposed view :func:`_top_by_pieces` takes 1.5 to 2 times as long."""
     height = len(values_VM)
     if height < MIN_COLUMNS:
         value_M, row_M = values_VM.max(dim=0)

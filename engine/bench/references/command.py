@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +60,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             for name in arguments.shape:
                 for workload, comparison in _comparisons(name, arguments, status.update):
                     labels = _labels(name, workload)
-                    table.add_row(*labels, *_cells(comparison))
-                    named: dict[str, object] = dict(zip(LABELS, labels, strict=True))
-                    rows.append(named | comparison.to_dict())
+                    table.add_row(*labels.values(), *_cells(comparison))
+                    rows.append({**labels, **comparison.to_dict()})
     except LacunaError as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2
@@ -89,7 +88,7 @@ def _comparisons(
     )
     engine = Engine(random_model(spec, dtypes[1], device), config, longest, clock)
     for workload in _workloads(spec, arguments):
-        words = ", ".join(f"{label} {value}" for label, value in zip(LABELS, _labels(name, workload), strict=True))
+        words = ", ".join(f"{label} {value}" for label, value in _labels(name, workload).items())
         for comparison in compare(published, engine, workload, arguments.repeat, _after(words, show)):
             yield workload, comparison
 
@@ -147,9 +146,9 @@ def _empty_table(arguments: argparse.Namespace) -> Table:
     return table
 
 
-def _labels(name: str, workload: Workload) -> Sequence[str]:
+def _labels(name: str, workload: Workload) -> Mapping[str, str]:
     threshold = "none" if workload.threshold is None else f"{workload.threshold:g}"
-    return name, str(len(workload.prompts)), str(workload.block_length), threshold
+    return dict(zip(LABELS, (name, str(len(workload.prompts)), str(workload.block_length), threshold), strict=True))
 
 
 def _cells(comparison: Comparison) -> Iterator[str]:

@@ -125,7 +125,8 @@ class Published:
         self._clock = clock
 
     def ways(self) -> Mapping[str, System]:
-        """How a workload can be put to it: Fast-dLLM's takes batches, which end with their longest completion."""
+        """How a workload can be put to it: Fast-dLLM's takes batches, which end with their longest completion. Last one
+        by one, as which a single request goes in any way."""
         if self._network.spec.attention == "bidirectional":
             return {"Fast-dLLM in lock step": self._in_lock_step, "Fast-dLLM one by one": self._one_by_one}
         return {"SDAR one by one": self._one_by_one}
