@@ -94,7 +94,7 @@ def _until(lines: queue.SimpleQueue[str | None], ready: str, process: subprocess
     return "".join(seen)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # ends before the tests of other folders begin
 def server() -> Iterator[Server]:
     """`lacuna serve` with both embedded models."""
     http_port, grpc_port = free_port(), free_port()
