@@ -47,6 +47,8 @@ def top_and_total(logits_MV: Tensor, without: int | None = None) -> tuple[Tensor
 
 def use_up(logits_VM: Tensor, without: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`top_and_total` of upright logits but the row ``without``. ``logits_VM`` is something else afterwards."""
+    if logits_VM.stride(0) == 1:  # a position's numbers lie side by side after all
+        return top_and_total(logits_VM.t(), without)
     kept_M = None if without is None else logits_VM[without].clone()
     if kept_M is not None:
         logits_VM[without] = -torch.inf

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from engine.layers.division import Division
 from engine.layers.int8 import Int8Matrix
+from engine.layers.linear import MOST_IN_STRIPS, can_be_in_strips, in_strips
 from engine.parallel import ALONE, Ranks
 
 PART_BYTES = 2**21
@@ -65,10 +66,17 @@ class Embedding(nn.Module):
         """First token id and float32 logits ``[v, M]`` of adjacent ids, each part made when it is asked for."""
         width = max(PART_BYTES // (4 * len(hidden_MD)) // MIN_PART, 1) * MIN_PART
         for start in range(0, len(self.weight), width):
-            yield start, torch.mm(self.weight[start : start + width], hidden_MD.t()).float()
+            yield start, _upright(self.weight[start : start + width], hidden_MD).float()
 
     def quantize(self, *, keep: bool) -> None:
         """Make logits with int8 from now on. Without ``keep`` nothing is left to look up: a head that is no table."""
         self.int8 = Int8Matrix(self.weight)
         if not keep:
             self.weight = nn.Parameter(self.weight.new_empty(0, self.weight.shape[1]), requires_grad=False)
+
+
+def _upright(weight_VD: Tensor, hidden_MD: Tensor) -> Tensor:
+    """Logits ``[V, M]``, of few positions one position after the other in memory."""
+    if len(hidden_MD) > MOST_IN_STRIPS or not can_be_in_strips(weight_VD):
+        return torch.mm(weight_VD, hidden_MD.t())
+    return in_strips(hidden_MD, weight_VD).t()

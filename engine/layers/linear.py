@@ -21,6 +21,13 @@ LEAST_TURNED, MOST_TURNED = 8, 128
 """From how many to how many positions a CPU multiplies the weight by the positions instead of the positions by the
 weight: the library packs its second operand, and the weight is by far the larger one."""
 
+MOST_IN_STRIPS, LEAST_IN_STRIPS = 8, 4
+"""From how many to how many positions a CPU multiplies by a large weight strip by strip, each a small product that the
+library does without packing: a block of SDAR has 4. For 1 to 3 it packs nothing anyway."""
+
+STRIP, LARGE = 64, 2**19
+"""Rows of the weight that make a strip, and numbers from which on a weight is large."""
+
 
 class Linear(nn.Module):
     """``x @ weight.T + bias`` with ``weight`` of shape ``[out, in]``.
@@ -107,9 +114,24 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     and what goes along a row wants ``contiguous()``."""
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dim() != 2:
         return functional.linear(x, weight, bias)
-    if not LEAST_TURNED <= x.shape[0] <= MOST_TURNED:
-        return functional.linear(x, weight, bias)
-    return _add(torch.mm(weight, x.t()).t(), bias)
+    rows, few = x.shape[0], LEAST_IN_STRIPS <= x.shape[0] <= MOST_IN_STRIPS and weight.numel() >= LARGE
+    if few and can_be_in_strips(weight):
+        return _add(in_strips(x, weight), bias)
+    if LEAST_TURNED <= rows <= MOST_TURNED or (few and weight.dtype != torch.float32):
+        return _add(torch.mm(weight, x.t()).t(), bias)
+    return functional.linear(x, weight, bias)
+
+
+def can_be_in_strips(weight: Tensor) -> bool:
+    """In bfloat16 a turned product is faster."""
+    return weight.dtype == torch.float32 and len(weight) % STRIP == 0
+
+
+def in_strips(x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight.T``, a strip of the weight after the other."""
+    num_strips = len(weight) // STRIP
+    strips = weight.view(num_strips, STRIP, -1).transpose(1, 2)
+    return torch.bmm(x.expand(num_strips, *x.shape), strips).transpose(0, 1).reshape(len(x), len(weight))
 
 
 def _add(numbers: Tensor, bias: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.layers import embedding
+from engine.layers import embedding, linear
 from engine.layers.embedding import Embedding
 from engine.layers.linear import LEAST_TURNED, MOST_TURNED, Linear, PackedLinear, product
 from engine.layers.norm import RMSNorm
@@ -70,6 +70,25 @@ def test_many_logits_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = list(head.upright_parts(x))
     assert [start for start, _ in parts] == [0, 48]
     torch.testing.assert_close(torch.cat([part for _, part in parts]), logits)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [128, 130])
+def test_few_rows_by_a_large_weight_have_the_same_product(
+    rows: int, dtype: torch.dtype, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "LARGE", 128 * 6)
+    weight, bias, x = (normal(*shape, seed=len(shape)).to(dtype) for shape in ((size, 6), (size,), (rows, 6)))
+    expected = torch.nn.functional.linear(x, weight, bias)
+    near = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+    head = Embedding(size, 6)
+    head.weight.data = weight
+    head.requires_grad_(requires_grad=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(product(x, weight, bias), expected, **near)
+        ((_, logits),) = head.upright_parts(x)
+    torch.testing.assert_close(logits.t(), head.logits(x).float(), **near)
 
 
 @pytest.mark.parametrize("rows", [2, LEAST_TURNED, MOST_TURNED, MOST_TURNED + 1])
