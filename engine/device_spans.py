@@ -18,6 +18,7 @@ from engine.transfer import pack_to_device
 
 _NUMBERS = ("slot", "start", "end", "step", "total_step", "prompt_len", "limit", "first_token", "guide_token")
 _FLAGS = ("force", "first_only", "edits")
+_NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,19 @@ class DeviceSpans:
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """What the device needs of a plan: slot and position of each token, and the decided blocks."""
+    """What the device needs of a plan: slot and position of each token, the tokens whose last hidden state is read
+    (None: all), and the decided blocks."""
 
     slot_T: Tensor
     position_T: Tensor
+    read_M: Tensor | None
     decoded: DeviceSpans
 
 
-def upload(plan: IterationPlan, edits_N: BoolArray, device: torch.device) -> DevicePlan:
-    """The plan on the device, in one copy. Where it takes several steps, which positions are open at the later ones
-    only the device knows: then all get a candidate."""
+def upload(plan: IterationPlan, edits_N: BoolArray, read_M: IntArray | None, device: torch.device) -> DevicePlan:
+    """The plan on the device, in one copy."""
     decoded = plan.decoded
-    open_M = decoded.open_block_M, decoded.open_offset_M
-    block_M, offset_M = open_M if plan.num_steps == 1 else every_place(decoded)
+    block_M, offset_M = wanted_places(plan)
     arrays = [
         *plan.rows.tokens(),
         *(getattr(decoded, f"{name}_N") for name in _NUMBERS),
@@ -75,11 +76,20 @@ def upload(plan: IterationPlan, edits_N: BoolArray, device: torch.device) -> Dev
         edits_N,
         block_M,
         offset_M,
+        _NOTHING if read_M is None else read_M,
     ]
-    slot_T, position_T, *columns, blocks, offsets = pack_to_device(arrays, device)
+    slot_T, position_T, *columns, blocks, offsets, read = pack_to_device(arrays, device)
     places = Places(blocks, offsets, block_M)
     named = {f"{name}_N": column_N for name, column_N in zip((*_NUMBERS, *_FLAGS), columns, strict=True)}
-    return DevicePlan(slot_T, position_T, DeviceSpans(**named, places=places))
+    return DevicePlan(slot_T, position_T, None if read_M is None else read, DeviceSpans(**named, places=places))
+
+
+def wanted_places(plan: IterationPlan) -> tuple[IntArray, IntArray]:
+    """Block and offset of the positions that get a candidate. Where a plan takes several steps, which are open at the
+    later ones only the device knows: then all of them."""
+    if plan.num_steps > 1:
+        return every_place(plan.decoded)
+    return plan.decoded.open_block_M, plan.decoded.open_offset_M
 
 
 def every_place(decoded: DecodeSpans) -> tuple[IntArray, IntArray]:

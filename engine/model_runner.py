@@ -23,13 +23,14 @@ from engine.decoding.dispatch import DecoderDispatch
 from engine.decoding.divergence import DivergenceMemory
 from engine.decoding.sampler import SAMPLING_COLUMNS
 from engine.decoding.transform_dispatch import TransformDispatch
-from engine.device_spans import upload
+from engine.device_spans import DevicePlan, upload
 from engine.forward_clock import ForwardClock
 from engine.graphs import GraphBackend
 from engine.models.spec import DiffusionLM
 from engine.parallel import ALONE
 from engine.plan import Admission, Decoding, IterationPlan, StepResult
 from engine.rank_check import RankCheck
+from engine.read_tokens import read_tokens
 from engine.registry import Registry
 from engine.soft_embeddings import SoftEmbeddings
 from engine.step_graphs import RecordedStep, StepGraphs, StepParts, StepShape
@@ -96,14 +97,14 @@ class ModelRunner:
 
     def _execute_once(self, plan: IterationPlan) -> StepResult:
         decoded = plan.decoded
-        on_device = upload(plan, self._dispatch.rows_with("edits", decoded.groups, len(decoded)), self._device)
+        on_device = self._upload(plan)
         drift = self._drift_meter(plan)
         attention = self._attention.bind(plan.rows, drift)
         clock = ForwardClock(self._device)
         embeddings_TD = self._model.embed(self._canvas.gather(on_device.slot_T, on_device.position_T))
         if plan.soft is not None:
             embeddings_TD = self._soft.add(embeddings_TD, plan.soft, decoded)
-        hidden_TD = self._model(embeddings_TD, on_device.position_T, attention)
+        hidden_TD = self._model(embeddings_TD, on_device.position_T, attention, on_device.read_M)
         clock.stop()
         if not len(decoded):
             return StepResult(np.empty((0, 0), np.int64), np.empty(0, np.bool_), np.empty((0, 0), np.float32))
@@ -123,17 +124,25 @@ class ModelRunner:
     def _execute_often(self, plan: IterationPlan) -> StepResult:
         """Several steps with the same rows. Blocks that are complete compute on and change nothing."""
         decoded, width = plan.decoded, plan.decoded.width
-        on_device = upload(plan, self._dispatch.rows_with("edits", decoded.groups, len(decoded)), self._device)
+        on_device = self._upload(plan)
         attention, spans = self._attention.bind(plan.rows, None), on_device.decoded
         clock = ForwardClock(self._device)
         packed = []
         for _ in range(plan.num_steps):
             embeddings_TD = self._model.embed(self._canvas.gather(on_device.slot_T, on_device.position_T))
-            hidden_TD = self._model(embeddings_TD, on_device.position_T, attention)
+            hidden_TD = self._model(embeddings_TD, on_device.position_T, attention, on_device.read_M)
             packed.append(self._decider.decide(decoded, spans, width, hidden_TD))
             spans = spans.after(packed[-1], width, self._mask_token_id)
         clock.stop()
         return self._results(HostCopy(torch.stack(packed)), width, clock)
+
+    def _upload(self, plan: IterationPlan) -> DevicePlan:
+        groups, num_blocks = plan.decoded.groups, len(plan.decoded)
+        edits_N, looks_ahead_N = (
+            self._dispatch.rows_with(trait, groups, num_blocks) for trait in ("edits", "needs_divergence")
+        )
+        read_M = read_tokens(plan, looks_ahead_N, self._model.spec.logit_shift)
+        return upload(plan, edits_N, read_M, self._device)
 
     def _replay(self, recorded: RecordedStep, plan: IterationPlan) -> StepResult:
         clock = ForwardClock(self._device)

@@ -47,10 +47,20 @@ class SelfAttention(nn.Module):
         self.q_norm = RMSNorm(head_dim, qk_norm_eps) if qk_norm_eps is not None else None
         self.k_norm = RMSNorm(head_dim, qk_norm_eps) if qk_norm_eps is not None else None
 
-    def forward(self, layer: int, x_TD: Tensor, rotary: tuple[Tensor, Tensor], attention: AttentionBackend) -> Tensor:
-        """Output ``[T, D]``; ``rotary`` holds the cosines and sines of the tokens' positions."""
+    def forward(
+        self,
+        layer: int,
+        x_TD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attention: AttentionBackend,
+        read_M: Tensor | None = None,
+    ) -> Tensor:
+        """Output ``[T, D]``, or that of the tokens ``read_M`` alone; ``rotary`` holds the cosines and sines of the
+        tokens' positions."""
         queries, keys, values = self._heads(x_TD, rotary)
         mixed_THD = attention.attend(layer, queries, keys, values)
+        if read_M is not None:
+            mixed_THD = mixed_THD[read_M]
         output: Tensor = self.o_proj(mixed_THD.flatten(-2))
         return output
 

@@ -113,9 +113,11 @@ class DiffusionLM(nn.Module):
         """Token embeddings ``[T, D]``."""
 
     @abstractmethod
-    def forward(self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend) -> Tensor:
+    def forward(
+        self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend, read_M: Tensor | None = None
+    ) -> Tensor:
         """Hidden states ``[T, D]`` after the final norm; ``positions_T`` are absolute positions for the rotary
-        embedding."""
+        embedding. Nobody looks at other tokens' than those of ``read_M`` (None: all), whose may be anything."""
 
     @abstractmethod
     def compute_logits(self, hidden_MD: Tensor) -> Tensor:

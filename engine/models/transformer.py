@@ -6,6 +6,7 @@ checkpoints call the tensors.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from engine.attention.backend import AttentionBackend
@@ -40,13 +41,25 @@ class TransformerLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
         self.mlp = feed_forward(spec, ranks, index)
 
+    @property
+    def routes_blocks(self) -> bool:
+        """Whether the tokens of a diffusion block choose their experts together."""
+        return isinstance(self.mlp, SparseMoE) and self.mlp.gate.rule.per_block
+
     def forward(
-        self, index: int, hidden_TD: Tensor, rotary: tuple[Tensor, Tensor], attention: AttentionBackend
+        self,
+        index: int,
+        hidden_TD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attention: AttentionBackend,
+        read_M: Tensor | None = None,
     ) -> Tensor:
-        hidden_TD = hidden_TD + self.self_attn(index, self.input_layernorm(hidden_TD), rotary, attention)
-        normed_TD = self.post_attention_layernorm(hidden_TD)
-        per_block = isinstance(self.mlp, SparseMoE) and self.mlp.gate.rule.per_block
-        output: Tensor = hidden_TD + (self.mlp(normed_TD, attention.row_T) if per_block else self.mlp(normed_TD))
+        """``[T, D]``; with ``read_M`` all tokens' keys and values are stored and these tokens alone go on,
+        ``[M, D]``."""
+        attended = self.self_attn(index, self.input_layernorm(hidden_TD), rotary, attention, read_M)
+        hidden = (hidden_TD if read_M is None else hidden_TD[read_M]) + attended
+        normed = self.post_attention_layernorm(hidden)
+        output: Tensor = hidden + (self.mlp(normed, attention.row_T) if self.routes_blocks else self.mlp(normed))
         return output
 
 
@@ -83,13 +96,19 @@ class Transformer(DiffusionLM):
     def mix(self, weights_MV: Tensor) -> Tensor:
         return self.embed_tokens.mix(weights_MV)
 
-    def forward(self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend) -> Tensor:
+    def forward(
+        self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend, read_M: Tensor | None = None
+    ) -> Tensor:
         rotary = self.rotary(positions_T)
+        *layers, last = self.layers
         hidden_TD = embeddings_TD
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(layers):
             hidden_TD = layer(index, hidden_TD, rotary, attention)
-        normed: Tensor = self.norm(hidden_TD)
-        return normed
+        if read_M is None or last.routes_blocks:
+            normed: Tensor = self.norm(last(len(layers), hidden_TD, rotary, attention))
+            return normed
+        read_MD = self.norm(last(len(layers), hidden_TD, rotary, attention, read_M))
+        return torch.zeros_like(hidden_TD).index_copy_(0, read_M, read_MD)
 
     def compute_logits(self, hidden_MD: Tensor) -> Tensor:
         return self._head.logits(hidden_MD)

@@ -30,7 +30,9 @@ class Plain(DiffusionLM):
     def embed(self, token_ids_T: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend) -> Tensor:
+    def forward(
+        self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend, read_M: Tensor | None = None
+    ) -> Tensor:
         raise NotImplementedError
 
     def compute_logits(self, hidden_MD: Tensor) -> Tensor:

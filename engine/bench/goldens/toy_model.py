@@ -83,7 +83,9 @@ class ToyModel(DiffusionLM):
     def embed(self, token_ids_T: Tensor) -> Tensor:
         return self.tokens_VD[token_ids_T]
 
-    def forward(self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend) -> Tensor:
+    def forward(
+        self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend, read_M: Tensor | None = None
+    ) -> Tensor:
         row_T = attention.row_T
         assert row_T is not None
         inputs_TD = embeddings_TD + self.positions_ID[positions_T]

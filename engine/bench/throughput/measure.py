@@ -22,6 +22,7 @@ from engine.model_runner import ModelRunner
 from engine.models.spec import CheckpointTensor, DiffusionLM, ModelSpec
 from engine.outputs import RequestOutput, Usage
 from engine.plan import IterationPlan, StepResult
+from engine.read_tokens import read_tokens
 from engine.sampling_params import SamplingParams
 from engine.sequence import GenerationRequest
 from engine.tokenizer import MissingTokenizer
@@ -112,9 +113,11 @@ class TimedModel(DiffusionLM):
     def mix(self, weights_MV: Tensor) -> Tensor:
         return self._model.mix(weights_MV)
 
-    def forward(self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend) -> Tensor:
+    def forward(
+        self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend, read_M: Tensor | None = None
+    ) -> Tensor:
         started = self._clock.now()
-        hidden_TD: Tensor = self._model(embeddings_TD, positions_T, attention)
+        hidden_TD: Tensor = self._model(embeddings_TD, positions_T, attention, read_M)
         self._times.body_s += self._clock.now() - started
         return hidden_TD
 
@@ -169,12 +172,20 @@ class TimedExecutor:
         if self._whole:
             times.body_s += seconds
             times.head_positions += len(plan.decoded.open_block_M) * plan.num_steps
-        body = body_work(self._spec, plan.rows, self._itemsize)
+        body = body_work(self._spec, plan.rows, self._itemsize, self._num_read(plan))
         head = head_work(self._spec, (times.head_positions - before) // plan.num_steps, self._itemsize)
         for _ in range(plan.num_steps):
             times.body, times.head = times.body + body, times.head + head
             times.floor_s += self._roofline.floor_s(body) + self._roofline.floor_s(head)
         return result
+
+    def _num_read(self, plan: IterationPlan) -> int | None:
+        """For how many tokens the last layer has to be computed to its end; None: for all."""
+        moe = self._spec.moe
+        if moe is not None and moe.routing.per_block:
+            return None
+        read_M = read_tokens(plan, np.zeros(len(plan.decoded), np.bool_), self._spec.logit_shift)
+        return None if read_M is None else len(read_M)
 
 
 class Bench:

@@ -81,19 +81,24 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def body_work(spec: ModelSpec, rows: Rows, itemsize: int) -> Work:
+def body_work(spec: ModelSpec, rows: Rows, itemsize: int, num_read: int | None = None) -> Work:
     """The layers of one forward: every weight once (of experts, those that can have been chosen), every key and value
-    that a row sees."""
+    that a row sees. The last layer has to make the outputs of ``num_read`` tokens only (None: of all)."""
     queries = int((rows.q_end_R - rows.q_start_R).sum())
     keys_R = rows.kv_end_R - rows.kv_start_R
     pairs = int(((rows.q_end_R - rows.q_start_R) * keys_R).sum())
-    active, read = _layer_weights(spec, queries)
     head_width = spec.num_heads * spec.head_dim
     kv_width = spec.num_kv_heads * spec.head_dim
-    return Work(
-        flops=2.0 * active * queries + spec.num_layers * 4.0 * pairs * head_width,
-        bytes=itemsize * (read + spec.num_layers * 2.0 * int(keys_R.sum()) * kv_width),
-    )
+    projections = spec.hidden_size * (head_width + 2 * kv_width)
+    flops = spec.num_layers * (2.0 * projections * queries + 4.0 * pairs * head_width)
+    read = spec.num_layers * (projections + 2.0 * int(keys_R.sum()) * kv_width)
+    for layer in range(spec.num_layers):
+        last = layer == spec.num_layers - 1
+        outputs = num_read if last and num_read is not None else queries
+        active, loaded = _output_weights(spec, layer, outputs)
+        flops += 2.0 * active * outputs
+        read += loaded
+    return Work(flops, itemsize * read)
 
 
 def head_work(spec: ModelSpec, num_positions: int, itemsize: int) -> Work:
@@ -102,20 +107,18 @@ def head_work(spec: ModelSpec, num_positions: int, itemsize: int) -> Work:
     return Work(2.0 * weights * num_positions, itemsize * weights if num_positions else 0.0)
 
 
-def _layer_weights(spec: ModelSpec, queries: int) -> tuple[float, float]:
-    """Weights of all layers that a token passes through, and that a forward of ``queries`` tokens reads."""
-    width, head, kv = spec.hidden_size, spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
-    attention = width * (head + 2 * kv) + head * width
-    moe = spec.moe
-    active = read = 0.0
-    for layer in range(spec.num_layers):
-        if moe is None or layer in moe.dense_layers:
-            feed_forward = 3 * width * spec.intermediate_size
-            active, read = active + attention + feed_forward, read + attention + feed_forward
-            continue
-        per_token = moe.routing.experts_per_token
-        expert, always = 3 * width * moe.intermediate_size, width * moe.num_experts
-        always += 3 * width * moe.shared_intermediate_size
-        active += attention + always + per_token * expert
-        read += attention + always + min(moe.num_experts, queries * per_token) * expert
-    return active, read
+def _output_weights(spec: ModelSpec, layer: int, outputs: int) -> tuple[float, float]:
+    """Weights behind a layer's attention that a token passes through, and that are read for so many tokens."""
+    width, moe = spec.hidden_size, spec.moe
+    mixing = width * spec.num_heads * spec.head_dim
+    if moe is None or layer in moe.dense_layers:
+        always, expert, per_token, num_experts = mixing + 3 * width * spec.intermediate_size, 0, 0, 0
+    else:
+        always = mixing + width * moe.num_experts + 3 * width * moe.shared_intermediate_size
+        expert, per_token, num_experts = (
+            3 * width * moe.intermediate_size,
+            moe.routing.experts_per_token,
+            moe.num_experts,
+        )
+    loaded = always + min(num_experts, outputs * per_token) * expert if outputs else 0
+    return float(always + per_token * expert), float(loaded)

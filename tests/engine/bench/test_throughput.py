@@ -42,6 +42,19 @@ def test_the_least_work_of_a_forward_is_that_of_its_parameters(name: str) -> Non
     assert work.bytes == pytest.approx(2 * (layers + kv))
 
 
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_the_last_layer_is_least_work_where_nobody_reads_its_outputs(name: str) -> None:
+    spec = shape(name)
+    sizes = {key: parameter.numel() for key, parameter in build_model(spec).named_parameters()}
+    last = {key: size for key, size in sizes.items() if key.startswith(f"layers.{spec.num_layers - 1}.")}
+    outputs = sum(size for key, size in last.items() if "norm" not in key and "qkv_proj" not in key)
+    rows = rows_of((0, 1000, 0, 1000))
+    whole, none = body_work(spec, rows, itemsize=2), body_work(spec, rows, itemsize=2, num_read=0)
+    assert whole.bytes - none.bytes == 2 * outputs
+    half = body_work(spec, rows, itemsize=2, num_read=500)
+    assert whole.flops - half.flops == half.flops - none.flops > 0
+
+
 def test_few_tokens_read_few_experts_and_no_position_needs_no_head() -> None:
     spec = shape("llada-moe-67m")
     assert spec.moe is not None
@@ -68,7 +81,10 @@ def test_a_measurement_accounts_for_all_of_its_time_and_work() -> None:
     assert one.tokens_per_forward == 1.0
     assert one.body_share + one.head_share + one.decide_share + one.host_share == pytest.approx(1.0)
     assert min(one.body_share, one.head_share, one.decide_share, one.host_share) > 0
-    expected = body_work(model.spec, rows_of(*[(0, 16, 0, 16)] * 8, *[(0, 24, 0, 24)] * 16), 4)
+    expected = body_work(model.spec, rows_of(*[(0, 24, 0, 24)] * 8), 4)
+    for num_open in range(1, 9):  # in each of two sequences, which the last layer makes outputs of where that spares 32
+        num_read = 2 * num_open if 40 - 2 * num_open >= 32 else None
+        expected += body_work(model.spec, rows_of((0, 16, 0, 16), (0, 24, 0, 24)), 4, num_read)
     expected += head_work(model.spec, sum(range(1, 9)) * 3, 4)
     products_s = one.seconds * (one.body_share + one.head_share)
     assert one.flops_utilisation * products_s * LIMITS.flops_per_s == pytest.approx(expected.flops)

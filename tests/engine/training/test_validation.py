@@ -48,7 +48,9 @@ class Scripted(DiffusionLM):
     def embed(self, token_ids_T: Tensor) -> Tensor:
         return token_ids_T[:, None].float()
 
-    def forward(self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend) -> Tensor:
+    def forward(
+        self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend, read_M: Tensor | None = None
+    ) -> Tensor:
         return positions_T[:, None].float()
 
     def compute_logits(self, hidden_MD: Tensor) -> Tensor:
