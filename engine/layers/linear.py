@@ -21,12 +21,14 @@ LEAST_TURNED, MOST_TURNED = 8, 128
 """From how many to how many positions a CPU multiplies the weight by the positions instead of the positions by the
 weight: the library packs its second operand, and the weight is by far the larger one."""
 
-MOST_IN_STRIPS, LEAST_IN_STRIPS = 8, 4
+LEAST_IN_STRIPS, MOST_IN_STRIPS = 4, 8
 """From how many to how many positions a CPU multiplies by a large weight strip by strip, each a small product that the
 library does without packing: a block of SDAR has 4. For 1 to 3 it packs nothing anyway."""
 
 STRIP, LARGE = 64, 2**19
 """Rows of the weight that make a strip, and numbers from which on a weight is large."""
+
+HAS_MKL = torch.backends.mkl.is_available()
 
 
 class Linear(nn.Module):
@@ -114,7 +116,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     and what goes along a row wants ``contiguous()``."""
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dim() != 2:
         return functional.linear(x, weight, bias)
-    rows, few = x.shape[0], LEAST_IN_STRIPS <= x.shape[0] <= MOST_IN_STRIPS and weight.numel() >= LARGE
+    rows = x.shape[0]
+    few = LEAST_IN_STRIPS <= rows <= MOST_IN_STRIPS and weight.numel() >= LARGE
     if few and can_be_in_strips(weight):
         return _add(in_strips(x, weight), bias)
     if LEAST_TURNED <= rows <= MOST_TURNED or (few and weight.dtype != torch.float32):
@@ -123,8 +126,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def can_be_in_strips(weight: Tensor) -> bool:
-    """In bfloat16 a turned product is faster."""
-    return weight.dtype == torch.float32 and len(weight) % STRIP == 0
+    """Whether :func:`in_strips` can take it, and should: in bfloat16 a turned product is faster, and without MKL torch
+    calls a library once per strip."""
+    return HAS_MKL and weight.dtype == torch.float32 and len(weight) % STRIP == 0
 
 
 def in_strips(x: Tensor, weight: Tensor) -> Tensor:
