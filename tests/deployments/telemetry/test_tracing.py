@@ -98,7 +98,7 @@ def test_a_collector_that_is_away_is_told_once_and_delays_nobody(
         started_s = time.monotonic()
         for _ in range(3):
             tracing.tracer().start_span("a").end()
-        assert time.monotonic() - started_s < 0.2
+        assert time.monotonic() - started_s < 0.8, "three spans that wait for their export take 0.9"
         tracing.pipeline.provider.force_flush()
         tracing.tracer().start_span("b").end()
         tracing.pipeline.provider.force_flush()
