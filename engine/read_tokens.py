@@ -18,7 +18,8 @@ LEAST_SPARED = 32
 
 
 def read_tokens(plan: IterationPlan, looks_ahead_N: BoolArray, logit_shift: int) -> IntArray | None:
-    """Indices among the forward's tokens in order; None: all, or nearly.
+    """Indices among the forward's tokens in order, of one token at least: no layer has to know how to compute none.
+    None: all, or nearly.
 
     All tokens of a sequence are read that measures its length or whose inputs are mixtures, and (``looks_ahead_N``)
     where a decoder wants to know of the block behind the decided one.
@@ -39,5 +40,6 @@ def read_tokens(plan: IterationPlan, looks_ahead_N: BoolArray, logit_shift: int)
     read_T[decoded.first_token_N[block_M] + offset_M] = True
     guide_M = decoded.guide_token_N[block_M]
     read_T[(guide_M + offset_M)[guide_M >= 0]] = True
+    read_T[0] |= not read_T.any()
     read_M = np.flatnonzero(read_T)
     return read_M if len(read_T) - len(read_M) >= LEAST_SPARED else None

@@ -117,7 +117,8 @@ class DiffusionLM(nn.Module):
         self, embeddings_TD: Tensor, positions_T: Tensor, attention: AttentionBackend, read_M: Tensor | None = None
     ) -> Tensor:
         """Hidden states ``[T, D]`` after the final norm; ``positions_T`` are absolute positions for the rotary
-        embedding. Nobody looks at other tokens' than those of ``read_M`` (None: all), whose may be anything."""
+        embedding. Nobody looks at other tokens' than those of ``read_M``, one at least (None: all): theirs may be
+        anything."""
 
     @abstractmethod
     def compute_logits(self, hidden_MD: Tensor) -> Tensor:

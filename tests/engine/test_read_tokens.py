@@ -13,7 +13,7 @@ from engine.attention.dense import DenseAttention
 from engine.bench.throughput.shapes import random_model, shape
 from engine.build import assemble_core
 from engine.config import EngineConfig
-from engine.layers.routing import BlockRouting
+from engine.layers.routing import BlockRouting, SigmoidRouting
 from engine.llm_engine import LLMEngine
 from engine.models.spec import DiffusionLM, MoESpec
 from engine.tokenizer import MissingTokenizer
@@ -25,15 +25,21 @@ LLADA = replace(shape("llada-tiny"), stop_token_ids=frozenset({257}))
 MOE = replace(
     shape("llada-moe-67m"), num_layers=2, vocab_size=4096, mask_token_id=4000, stop_token_ids=frozenset({257})
 )
-BLOCKS = MoESpec(
-    num_experts=16, intermediate_size=64, routing=BlockRouting(experts_per_token=4, capacity=6), expert_bias=True
+GROUPS, BLOCKS = (
+    MoESpec(num_experts=16, intermediate_size=64, routing=routing, expert_bias=True)
+    for routing in (
+        SigmoidRouting(experts_per_token=4, num_groups=4, groups_per_token=2),
+        BlockRouting(experts_per_token=4, capacity=6),
+    )
 )
+LLADA2 = replace(MOE, attention="block_causal", architecture="LLaDA2MoeModelLM")
 SPECS = {
     "llada": LLADA,
     "sdar": replace(shape("sdar-tiny"), stop_token_ids=frozenset({257})),
     "dream": replace(LLADA, architecture="DreamModel", logit_shift=1),
     "llada-moe": MOE,
-    "blocks-of-experts": replace(MOE, attention="block_causal", architecture="LLaDA2MoeModelLM", moe=BLOCKS),
+    "groups-of-experts": replace(LLADA2, moe=GROUPS),
+    "blocks-of-experts": replace(LLADA2, moe=BLOCKS),
 }
 
 
@@ -93,8 +99,10 @@ def test_of_a_long_canvas_the_open_positions_of_the_block_are_read() -> None:
     assert seen == [(4, 48), (4, 4), (4, 4), (4, 4)] * 2
 
 
-def test_of_a_prompt_in_chunks_nothing_is_read() -> None:
-    engine, seen = engine_over("sdar", poisoned=True, budget=40)
+@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if spec.attention == "block_causal"])
+def test_of_a_prompt_in_chunks_nothing_is_read(name: str) -> None:
+    """A layer is given one token all the same: none of them knows how to compute nothing."""
+    engine, seen = engine_over(name, poisoned=True, budget=40)
     strategy = {"decoder": "low_confidence_static", "steps": 2, "block_length": 4}
     drive(engine, [make_request("one", [1] * 56, engine, strategy=strategy, max_tokens=4)])
-    assert seen == [(0, 40), (20, 20), (4, 4)]
+    assert seen == [(1, 40), (20, 20), (4, 4)]
