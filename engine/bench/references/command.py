@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from engine.bench.lengths import add_mix, completion_lens, in_words
 from engine.bench.references.measure import Comparison, Cost, Engine, Published, Workload, compare
 from engine.bench.references.network import PublishedNetwork
-from engine.bench.throughput.command import completion_lens
 from engine.bench.throughput.roofline import Clock
 from engine.bench.throughput.shapes import SHAPES, random_model, shape
 from engine.config import DTYPES, EngineConfig, resolve_dtype
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shape", nargs="+", default=["llada-83m", "sdar-70m"], help=f"random weights in these: {', '.join(SHAPES)}"
     )
     parser.add_argument("--requests", type=int, nargs="+", default=[1, 8], help="requests of a workload")
-    parser.add_argument("--mixed", action="store_true", help="completions of a quarter up to the whole length")
+    add_mix(parser)
     parser.add_argument("--prompt", type=int, default=128, help="tokens of each prompt")
     parser.add_argument("--generate", type=int, default=128, help="tokens of the longest completion")
     parser.add_argument("--block-length", type=int, nargs="+", help="positions of a block (default: the shape's)")
@@ -109,7 +109,7 @@ def _workloads(spec: ModelSpec, arguments: argparse.Namespace) -> Iterator[Workl
             )
         for count in arguments.requests:
             prompts = rng.integers(0, spec.mask_token_id, (count, arguments.prompt)).tolist()
-            lens = completion_lens(count, arguments.generate, mixed=arguments.mixed and count > 1)
+            lens = completion_lens(count, arguments.generate, arguments.mixed)
             lengths = [-(-length // block_length) * block_length for length in lens]
             for word in arguments.threshold:
                 threshold = None if word == "none" else _threshold(word)
@@ -125,7 +125,7 @@ def _threshold(word: str) -> float:
 
 def _empty_table(arguments: argparse.Namespace) -> Table:
     title = (
-        f"prompt {arguments.prompt}, completions {arguments.generate}{' (mixed)' if arguments.mixed else ''}, "
+        f"prompt {arguments.prompt}, {in_words(arguments.generate, arguments.mixed)}, "
         f"{arguments.threads} thread(s), {arguments.clock} time, dtype {arguments.dtype}"
         f"{'' if arguments.engine_dtype is None else f' (engine: {arguments.engine_dtype})'}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.attention.ways import ATTENTION_WAYS
+from engine.bench.lengths import add_mix, completion_lens, in_words
 from engine.bench.throughput.baseline import compare_with, table_of
 from engine.bench.throughput.measure import Bench, Measurement, Workload
 from engine.bench.throughput.roofline import Clock, Roofline, measure
@@ -22,9 +23,6 @@ from engine.models.checkpoint import open_checkpoint
 from engine.models.loader import load_model
 from engine.models.quantization import check_quantizable, quantize_int8
 from engine.models.spec import DiffusionLM
-
-SHORTEST_SHARE = 0.25
-
 
 GPU_ONLY = ("graphs", "idle")
 """Columns that are left out where they are 0, as on a CPU: replayed forwards, positions of complete blocks."""
@@ -42,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="requests at once")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of each prompt")
-    parser.add_argument("--generate", type=int, default=128, help="tokens of each completion")
-    parser.add_argument("--mixed", action="store_true", help="completions of a quarter up to the whole length")
+    parser.add_argument("--generate", type=int, default=128, help="tokens of the longest completion")
+    add_mix(parser)
     parser.add_argument("--threads", type=int, default=1, help="threads of one torch operation")
     parser.add_argument("--dtype", choices=["auto", *DTYPES], default="auto")
     parser.add_argument("--quantization", choices=["none", "int8"], default="none", help="type of the weights")
@@ -118,7 +116,7 @@ def measure_all(arguments: argparse.Namespace) -> tuple[list[tuple[str, int, Mea
     for text in arguments.strategy or ["{}"]:
         options = _options(text)
         for batch in arguments.batch:
-            lengths = list(completion_lens(batch, arguments.generate, mixed=arguments.mixed))
+            lengths = completion_lens(batch, arguments.generate, arguments.mixed)
             cases.append((text, batch))
             workloads.append(
                 Workload(prompt_lens=[arguments.prompt] * batch, completion_lens=lengths, strategy=options)
@@ -153,17 +151,10 @@ def _options(text: str) -> dict[str, object]:
     return options
 
 
-def completion_lens(batch: int, longest: int, *, mixed: bool) -> Iterator[int]:
-    """All of the longest, or evenly from a quarter of it up."""
-    for index in range(batch):
-        share = SHORTEST_SHARE + (1 - SHORTEST_SHARE) * (index + 1) / batch if mixed else 1.0
-        yield max(round(longest * share), 1)
-
-
 def _table(results: Sequence[tuple[str, int, Measurement]], limits: Roofline, arguments: argparse.Namespace) -> Table:
     what = arguments.model or arguments.shape
     title = (
-        f"{what}, prompt {arguments.prompt}, completion {arguments.generate}{' (mixed)' if arguments.mixed else ''}, "
+        f"{what}, prompt {arguments.prompt}, {in_words(arguments.generate, arguments.mixed)}, "
         f"{arguments.threads} thread(s), {arguments.clock} time; this machine: {limits.flops_per_s / 1e9:.0f} GFLOP/s, "
         f"{limits.bytes_per_s / 1e9:.1f} GB/s"
     )
