@@ -6,11 +6,11 @@ Shape legend: T tokens of a forward, R rows, H query heads, K key/value heads, D
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache as once
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from engine.attention.drift import DriftMeter
 from engine.attention.stored import StoredAttention
@@ -29,7 +29,7 @@ class VarlenAttention(StoredAttention):
     """``torch.nn.attention.varlen``. ``num_splits=1`` makes a row's bits independent of the other rows.
 
     A paged row's keys begin at position 0. Where some row's do not (sliding windows), the keys of all rows are gathered
-    first. ``kernel`` has the signature of ``varlen_attn``.
+    first. ``kernel`` has the signature of ``varlen_attn`` and takes its place.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class VarlenAttention(StoredAttention):
         rows: TokenRows,
         table: PageTable,
         drift: DriftMeter | None = None,
-        kernel: Callable[..., Any] = varlen_attn,
+        kernel: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__(cache, rows, drift)
         self._page_size = table.page_size
-        self._kernel = kernel
+        self._kernel = kernel or published_kernel()
         self._pages_RP = table.pages[rows.slot_R].int()
         self._used_R = rows.kv_end_R.int()
 
@@ -69,6 +69,14 @@ class VarlenAttention(StoredAttention):
             num_splits=1,
         )
         return mixed_THD
+
+
+@once
+def published_kernel() -> Callable[..., Any]:
+    """``varlen_attn``, imported where it is used: it brings torch's compiler along, two seconds of every start."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn
 
 
 def why_not(device: torch.device, dtype: torch.dtype, head_dim: int, page_size: int) -> str | None:
