@@ -5,9 +5,11 @@ largest is looked for without indices, its place among a few neighbours, and the
 cache of a core.
 
 The same of logits that stand upright, a row for each token id, as a product of the output head with few positions
-leaves them: then numbers side by side belong to different positions, and no operation goes along them.
+leaves them: then numbers side by side belong to different positions, and no operation goes along them. Several rows
+are taken as one where a row alone is too short to be computed on as a vector.
 
-Shape legend: M positions, V columns (rows, where logits stand upright), P pieces of these, W of a piece.
+Shape legend: M positions, V columns (rows, where logits stand upright), P pieces of these, W of a piece, L rows that
+are taken as one.
 """
 
 from __future__ import annotations
@@ -25,6 +27,12 @@ PIECE = 64
 
 MIN_COLUMNS = 16 * PIECE
 """Rows that are shorter are looked at one by one."""
+
+VECTOR = 32
+"""Numbers side by side that a CPU's reduction over rows takes at once. What is left over it takes one by one."""
+
+MOST_AS_ONE = 32
+"""Most rows that are taken as one: a divisor of ``PIECE``."""
 
 
 def top(values_MV: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +66,11 @@ def use_up(logits_VM: Tensor, without: int | None = None) -> tuple[Tensor, Tenso
         logits_VM[without] = kept_M
         shift_M = torch.maximum(value_M, kept_M)
     shift_M = _finite(shift_M)
-    return value_M, row_M, logits_VM.sub_(shift_M).exp_().sum(dim=0).log_().add_(shift_M)
+    height, width = logits_VM.shape
+    together = _rows_as_one(logits_VM) if height % MOST_AS_ONE == 0 else 1
+    shifted_XL = logits_VM.view(-1, together * width).sub_(shift_M.repeat(together))
+    total_M = shifted_XL.exp_().sum(dim=0).view(together, width).sum(dim=0)
+    return value_M, row_M, total_M.log_().add_(shift_M)
 
 
 def _turns(logits_MV: Tensor) -> Iterator[Tensor]:
@@ -112,10 +124,27 @@ def _top_upright(values_VM: Tensor) -> tuple[Tensor, Tensor]:
         value_M, row_M = values_VM.max(dim=0)
         return value_M, row_M
     last = height - PIECE
-    top_PM = values_VM[: height - height % PIECE].unflatten(0, (-1, PIECE)).amax(dim=1)
+    top_PM = _largest_of_pieces(values_VM[: height - height % PIECE])
     if height % PIECE:
         top_PM = torch.cat((top_PM, values_VM[last:].amax(dim=0, keepdim=True)))
     first_M = (top_PM.argmax(dim=0) * PIECE).clamp(max=last)
     piece_WM = values_VM.gather(0, first_M + torch.arange(PIECE)[:, None])
     value_M, offset_M = piece_WM.max(dim=0)
     return value_M, first_M + offset_M
+
+
+def _largest_of_pieces(values_VM: Tensor) -> Tensor:
+    """``[P, M]`` of whole pieces."""
+    together, width = _rows_as_one(values_VM), values_VM.shape[1]
+    largest_PL = values_VM.reshape(-1, PIECE // together, together * width).amax(dim=1)
+    while largest_PL.shape[1] > width:
+        largest_PL = torch.maximum(*largest_PL.chunk(2, dim=1))
+    return largest_PL
+
+
+def _rows_as_one(upright_VM: Tensor) -> int:
+    """A power of two, 1 where nearly all numbers of a row are taken at once anyway."""
+    width = upright_VM.shape[1]
+    if upright_VM.device.type != "cpu" or 8 * (width % VECTOR) <= width:
+        return 1
+    return 8 if width >= 8 else MOST_AS_ONE

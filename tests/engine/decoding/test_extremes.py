@@ -37,6 +37,18 @@ def test_of_equal_values_the_first_column_counts(width: int, tied: tuple[int, in
     assert use_up(values.t().contiguous())[1].tolist() == first
 
 
+@pytest.mark.parametrize("width", [*WIDTHS, 64 * PIECE])
+@pytest.mark.parametrize("positions", [1, 2, 7, 8, 9, 31, 32, 33, 37, 100])
+def test_upright_logits_of_any_number_of_positions(width: int, positions: int) -> None:
+    logits = 5 * normal(positions, width)
+    logits[:, [1, 5]] = 30.0
+    logits[-1, 3:] = -torch.inf
+    value, row, log_total = use_up(logits.t().clone(memory_format=torch.contiguous_format))
+    assert row.tolist() == [1] * positions
+    assert value.eq(30.0).all()
+    torch.testing.assert_close(log_total, logits.logsumexp(dim=1))
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("without", [None, 0, 5, -1])
 def test_turns_give_what_all_rows_at_once_give(
