@@ -6,7 +6,6 @@ Shape legend: T tokens of a forward, R rows, H query heads, K key/value heads, D
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache as once
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ class VarlenAttention(StoredAttention):
     """``torch.nn.attention.varlen``. ``num_splits=1`` makes a row's bits independent of the other rows.
 
     A paged row's keys begin at position 0. Where some row's do not (sliding windows), the keys of all rows are gathered
-    first. ``kernel`` has the signature of ``varlen_attn`` and takes its place.
+    first. ``kernel`` is ``published_kernel()`` or has its signature.
     """
 
     def __init__(
@@ -37,12 +36,12 @@ class VarlenAttention(StoredAttention):
         cache: KVCache,
         rows: TokenRows,
         table: PageTable,
+        kernel: Callable[..., Any],
         drift: DriftMeter | None = None,
-        kernel: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__(cache, rows, drift)
         self._page_size = table.page_size
-        self._kernel = kernel or published_kernel()
+        self._kernel = kernel
         self._pages_RP = table.pages[rows.slot_R].int()
         self._used_R = rows.kv_end_R.int()
 
@@ -71,9 +70,8 @@ class VarlenAttention(StoredAttention):
         return mixed_THD
 
 
-@once
 def published_kernel() -> Callable[..., Any]:
-    """``varlen_attn``, imported where it is used: it brings torch's compiler along, two seconds of every start."""
+    """``varlen_attn``, imported by who uses it: it brings torch's compiler along, two seconds of every other start."""
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn

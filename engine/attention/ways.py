@@ -60,15 +60,19 @@ class SDPA(AttentionWay):
 class Varlen(AttentionWay):
     summary: ClassVar[str] = "FlashAttention over rows of any length, pages read in place; CUDA, 16 bits"
 
+    def __init__(self, cache: KVCache, table: PageTable) -> None:
+        super().__init__(cache, table)
+        self._kernel = varlen.published_kernel()
+
     @classmethod
     def why_not(cls, device: torch.device, dtype: torch.dtype, head_dim: int, page_size: int) -> str | None:
         return varlen.why_not(device, dtype, head_dim, page_size)
 
     def bind(self, rows: Rows, drift: DriftMeter | None) -> AttentionBackend:
-        return VarlenAttention(self._cache, TokenRows.of(rows, self._table), self._table, drift)
+        return VarlenAttention(self._cache, TokenRows.of(rows, self._table), self._table, self._kernel, drift)
 
     def bind_tensors(self, rows: TokenRows) -> AttentionBackend:
-        return VarlenAttention(self._cache, rows, self._table)
+        return VarlenAttention(self._cache, rows, self._table, self._kernel)
 
 
 class Flex(AttentionWay):

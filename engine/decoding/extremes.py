@@ -145,6 +145,6 @@ def _largest_of_pieces(values_VM: Tensor) -> Tensor:
 def _rows_as_one(upright_VM: Tensor) -> int:
     """A power of two, 1 where nearly all numbers of a row are taken at once anyway."""
     width = upright_VM.shape[1]
-    if upright_VM.device.type != "cpu" or 8 * (width % VECTOR) <= width:
+    if 8 * (width % VECTOR) <= width:
         return 1
     return 8 if width >= 8 else MOST_AS_ONE

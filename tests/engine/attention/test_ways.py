@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -122,6 +124,15 @@ def _uncompiled() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
         yield
+
+
+def test_varlen_takes_the_published_kernel_when_it_is_chosen(table: PageTable) -> None:
+    assert isinstance(Varlen(filled_cache(), table).bind(RAGGED, None), VarlenAttention)
+
+
+def test_an_engine_that_needs_no_compiler_does_not_import_it() -> None:
+    asked = "import sys, engine.build; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("plan", [RAGGED, WINDOWS], ids=["ragged", "windows"])
